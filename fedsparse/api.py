@@ -1,0 +1,143 @@
+"""The Python interface: `run`, `compare`, `load`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from fedsparse import folder
+from fedsparse.experiment import Experiment
+from fedsparse.results import Comparison, Run, load, write_comparison
+
+__all__ = ["Progress", "compare", "load", "run"]
+
+Source = str | Path | Mapping[str, Any] | Experiment
+
+
+class Progress(Protocol):
+    """Who is told how far a run is: the command line's bar, or yours."""
+
+    def start(self, label: str, rounds: int, index: int, total: int) -> None:
+        """Run `label` begins, the `index`th (from 1) of `total`."""
+
+    def round(self, row: Mapping[str, Any]) -> None:
+        """A round has ended: its row of the `rounds` table, with `mb`, the training MB so far."""
+
+    def end(self, status: str) -> None:
+        """The run has ended: done, failed or interrupted."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def start(self, label: str, rounds: int, index: int, total: int) -> None: ...
+
+    def round(self, row: Mapping[str, Any]) -> None: ...
+
+    def end(self, status: str) -> None: ...
+
+
+def run(
+    source: Source, *, out: str | Path | None = None, progress: Progress | None = None, sets: Iterable[str] = (),
+    **overrides: Any,
+) -> Run:  # fmt: skip
+    """Run one experiment and return its Run.
+
+    source: a config's path, the bare name of a shipped one, a dictionary or an Experiment; `overrides` are keys of the
+    config (`strategy="feddip"`, `rounds=10`, `train={"lr": 0.1}`), `sets` the same as `--set` strings; `out` is the run's
+    folder (default: runs/NAME-DATE-TIME). Raises InputError before anything is written, RunError when the run fails.
+    """
+    from fedsparse.flower.runtimes import runtime
+
+    experiment = Experiment.load(source, list(sets), **overrides)
+    _build(experiment)
+    path = folder.claim(out, _name(source, experiment))
+    with folder.logged(path / "log.txt"), runtime([experiment]) as grid_for:
+        _one(experiment, path, experiment.strategy.name, grid_for, progress or Silent(), 1, 1)
+    from fedsparse.report import report
+
+    report([path])
+    return Run(path)
+
+
+def compare(
+    source: Source, *, out: str | Path | None = None, strategies: Iterable[str] | None = None, seeds: int | None = None,
+    progress: Progress | None = None, sets: Iterable[str] = (), **overrides: Any,
+) -> Comparison:  # fmt: skip
+    """Run every variant with every seed, FedAvg among them, and return the Comparison.
+
+    Same data split, cohorts, initial weights and batches for all variants of a seed. A run that fails is recorded and the
+    others go on. `strategies` and `seeds` replace the config's `[compare]` keys; the rest is as in `run`.
+    """
+    from fedsparse.flower.runtimes import runtime
+
+    wanted = dict(overrides.pop("compare", {}))
+    wanted |= {} if strategies is None else {"strategies": list(strategies)}
+    wanted |= {} if seeds is None else {"seeds": seeds}
+    experiment = Experiment.load(source, list(sets), **overrides, **({"compare": wanted} if wanted else {}))
+    planned = [
+        (label, variant.with_seed(experiment.seed + n))
+        for n in range(experiment.compare.seeds)
+        for label, variant in experiment.variants().items()
+    ]
+    for _, one in planned:
+        _build(one)
+    path = folder.claim(out, _name(source, experiment))
+    tell = progress or Silent()
+    with folder.logged(path / "log.txt"), runtime([one for _, one in planned]) as grid_for:
+        for index, (label, one) in enumerate(planned, start=1):
+            place = path / f"{label}-seed{one.seed}"
+            place.mkdir()
+            try:
+                with folder.logged(place / "log.txt"):
+                    _one(one, place, label, grid_for, tell, index, len(planned))
+            except Exception:  # recorded in its run.json by serve; the other runs go on
+                continue
+    runs = [Run(path / f"{label}-seed{one.seed}") for label, one in planned]
+    comparison = write_comparison(path, runs, {label: experiment.overrides(label) for label in experiment.variants()})
+    from fedsparse.report import report
+
+    report([path])
+    return comparison
+
+
+def _build(experiment: Experiment) -> None:
+    """Build the federation, so that whatever does not fit is said before anything is written."""
+    from fedsparse.federation import federation
+
+    federation(experiment.to_toml())
+
+
+def _one(
+    experiment: Experiment, path: Path, label: str, grid_for: Callable[..., Any], tell: Progress, index: int, total: int
+) -> None:
+    from fedsparse.federation import federation
+    from fedsparse.flower.server_app import STORES, run_id, serve
+
+    text = experiment.to_toml()
+    built, megabytes = federation(text), 0.0
+
+    def on_round(row: Mapping[str, Any]) -> None:
+        nonlocal megabytes
+        megabytes += (row["bytes_up"] + row["bytes_down"]) / 1e6
+        tell.round({**row, "mb": megabytes})
+
+    tell.start(label, experiment.rounds, index, total)
+    status = "failed"
+    try:
+        grid = grid_for(len(built.nodes), {"experiment": text, "stores": str(path / STORES)}, run_id(built))
+        status = serve(built, grid, path, label, on_round)["status"]
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        tell.end(status)
+
+
+def _name(source: Source, experiment: Experiment) -> str:
+    if isinstance(source, str | Path):
+        return Path(source).stem
+    return f"{experiment.dataset.name}-{experiment.strategy.name}".replace("/", "_").replace(":", "_")
+
+

@@ -1,0 +1,140 @@
+"""All that the client's half of a method may touch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedsparse import train
+from fedsparse.payload import Mask
+from fedsparse.randomness import generator, integer
+from fedsparse.store import Store
+from fedsparse.strategy import Setup
+
+if TYPE_CHECKING:
+    from fedsparse.data import Data
+    from fedsparse.experiment import Train
+    from fedsparse.partition import Parts
+
+Tensors = Mapping[str, Tensor]
+Part = Literal["train", "validation", "test"]
+BATCH_NORM = "batch_norm"
+
+
+@dataclass
+class Client:
+    """One client in one task. Its data, its store, its model and its randomness; nothing of any other client.
+
+    `local`: initial values of the tensors that never travel (BatchNorm, with `local_bn`).
+    """
+
+    id: int
+    round: int
+    phase: str
+    data: Data
+    parts: Parts
+    setup: Setup
+    options: Train
+    net: nn.Module
+    local: Tensors = field(default_factory=dict)
+    store: Store = field(default_factory=lambda: Store(None))
+    steps_done: int = 0
+    losses: list[float] = field(default_factory=list)
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """A generator for this client, round, phase and purpose."""
+        return generator(self.setup.seed, self.round, self.phase, self.id, purpose)
+
+    def part(self, part: Part) -> tuple[Tensor, Tensor]:
+        """(x, y) of one of the client's parts."""
+        rows = torch.from_numpy(np.ascontiguousarray(getattr(self.parts, part)))
+        return self.data.x[rows], self.data.y[rows]
+
+    # ---- model ----
+
+    def model(self, weights: Tensors, masks: Mapping[str, Tensor | Mask] | None = None) -> nn.Module:
+        """The model with these weights, zero outside the masks. One module is reused: a later call overwrites it.
+
+        What is local to the client (BatchNorm, with `local_bn`) comes from its store.
+        """
+        if self.local:
+            weights = {**weights, **self.local, **self.store[BATCH_NORM]}
+        dense = {n: m if isinstance(m, Tensor) else m.dense() for n, m in (masks or {}).items()}
+        with torch.no_grad():
+            for name, own in self.net.state_dict(keep_vars=True).items():
+                if name in weights:
+                    own.copy_(weights[name])
+                if name in dense:
+                    own.mul_(dense[name])
+                own.grad = None
+        return self.net
+
+    def weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """Copies of the tensors that travel, by name. Local ones go to the store."""
+        state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        if self.local:
+            self.store[BATCH_NORM] = {name: t for name, t in state.items() if name in self.local}
+        return {name: tensor for name, tensor in state.items() if name not in self.local}
+
+    # ---- training ----
+
+    def batches(self, epochs: int | None = None) -> Iterator[train.Batch]:
+        """Shuffled mini-batches of the training part, `epochs` times. A last batch of one sample is left out, if others
+        are there, because BatchNorm cannot be trained on it."""
+        x, y = self.part("train")
+        size = self.options.batch_size
+        order = self.rng(f"batches {self.steps_done}")
+        for _ in range(self.options.epochs if epochs is None else epochs):
+            rows = torch.from_numpy(order.permutation(len(y)))
+            for batch in rows.split(size):
+                if len(batch) > 1 or len(y) == 1:
+                    yield x[batch], y[batch]
+
+    def steps(
+        self,
+        model: nn.Module,
+        *,
+        loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
+        before_step: Callable[[nn.Module], None] | None = None,
+        masks: Tensors | None = None,
+        epochs: int | None = None,
+    ) -> Iterator[float]:
+        """The local loop, one step for each loss that is taken from it. `loss` defaults to the task's."""
+        options = self.options
+        rate = options.lr * options.lr_decay ** (self.round - 1)
+        optimise = train.optimizer(model, options.optimizer, rate, options.momentum, options.weight_decay)
+        loop = train.steps(
+            model,
+            self.batches(epochs),
+            optimise,
+            loss=loss or self.loss,
+            before_step=before_step,
+            masks=masks,
+            clip=options.clip,
+        )
+        for value in loop:
+            self.steps_done += 1
+            self.losses.append(value)
+            yield value
+
+    def fit(self, model: nn.Module, **how: object) -> None:
+        """Run the whole local loop; takes what `steps` takes."""
+        for _ in self.steps(model, **how):  # type: ignore[arg-type]
+            pass
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The task's loss on a batch: a scalar tensor."""
+        return train.task_loss(self.data.task)(model, x, y)
+
+    def evaluate(self, model: nn.Module, part: Part = "validation") -> float:
+        """The data set's metric on one of the client's parts. A method may look at validation only."""
+        return train.evaluate(model, *self.part(part), self.data.task)[0]
+
+    def seed_torch(self) -> None:
+        """Seed PyTorch's own generator (dropout draws from it) for this task."""
+        torch.manual_seed(integer(self.setup.seed, self.round, self.phase, self.id, "torch"))

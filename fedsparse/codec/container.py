@@ -1,0 +1,267 @@
+"""The container (FORMAT.md): header, table, info, block list and trailer. It knows lengths and modes' numbers, not their meaning."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+
+from fedsparse.codec.wire import Buffer, DecodeError, Reader, put_text, put_varint
+from fedsparse.payload import Absent, Ids, Kind, Scalar, Schema
+
+MAGIC, MAJOR, MINOR = b"FSPC", 0, 1
+HEAD = struct.Struct("<4sBBHQQQQII")  # magic, major, minor, flags, schema, reference, run, client, round, generation
+IDS = struct.Struct("<QQII")
+IDS_AT = HEAD.size - IDS.size
+TRAILER = 8
+BY_SCHEMA, UPDATE, ZERO = 1, 2, 4  # flags
+NAME_CAP, KEY_CAP, TEXT_CAP, INFO_CAP, AXES_CAP = 1024, 255, 65536, 1024, 32
+DENSE, MISSING = 0, 255  # the mask modes that the table itself must know
+NO_VALUES = 0  # the value mode that it must know
+FALSE, TRUE, INT, FLOAT, TEXT = range(5)  # types of info
+
+DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+          "float16", "float32", "float64", "complex64", "complex128")
+DTYPE_CODES = {name: code for code, name in enumerate(DTYPES, start=1)}  # 0 = no values
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first 48 bytes say. `schema` and `reference` are 0 where the payload relies on none."""
+
+    ids: Ids
+    kind: Kind
+    absent: Absent
+    version: tuple[int, int]
+    schema: int
+    reference: int
+    by_schema: bool
+
+
+@dataclass(slots=True)
+class Entry:
+    """One row of the table; name, dtype and shape are None where the schema says them."""
+
+    mask: int
+    kept: int = 0
+    mask_len: int = 0
+    value: int = NO_VALUES
+    value_len: int = 0
+    name: str | None = None
+    dtype: int | None = None
+    shape: tuple[int, ...] | None = None
+
+
+@dataclass(slots=True)
+class Block:
+    """A piece of a coded stream: `raw` bytes of it, in `coded` bytes of the payload."""
+
+    stream: int
+    coding: int
+    raw: int
+    coded: int
+
+
+def put_description(out: bytearray, name: str, dtype: int, shape: Iterable[int]) -> None:
+    """Name, dtype and shape of a tensor, in the form that the table and the schema hash share."""
+    put_text(out, name, NAME_CAP)
+    out.append(dtype)
+    axes = tuple(shape)
+    if len(axes) > AXES_CAP:
+        raise ValueError(f"tensor {name!r} has {len(axes)} axes, at most {AXES_CAP} are allowed")
+    for number in (len(axes), *axes):
+        put_varint(out, number)
+
+
+def dtype_code(name: str, dtype: str) -> int:
+    try:
+        return DTYPE_CODES[dtype]
+    except KeyError:
+        raise ValueError(f"tensor {name!r} has dtype {dtype}, allowed are {', '.join(DTYPES)}") from None
+
+
+def schema_hash(schema: Schema) -> int:
+    """What a payload cites in place of names, dtypes and shapes: 64 bits over all of them, in order."""
+    out = bytearray()
+    put_varint(out, len(schema.tensors))
+    for name, spec in schema.tensors.items():
+        put_description(out, name, dtype_code(name, spec.dtype), spec.shape)
+    return xxhash.xxh3_64_intdigest(out)
+
+
+# header and trailer
+
+
+def pack_header(ids: Ids, kind: str, absent: str, schema: int | None) -> bytes:
+    flags = (BY_SCHEMA if schema is not None else 0) | (UPDATE if kind == "update" else 0) | (ZERO if absent == "zero" else 0)
+    return HEAD.pack(MAGIC, MAJOR, MINOR, flags, schema or 0, 0, *_ids(ids))
+
+
+def _ids(ids: Ids) -> tuple[int, int, int, int]:
+    for name, bits in (("run", 64), ("client", 64), ("round", 32), ("generation", 32)):
+        if not 0 <= getattr(ids, name) < 1 << bits:
+            raise ValueError(f"the {name} id is {getattr(ids, name)}, allowed is 0 to 2**{bits} - 1")
+    return ids.run, ids.client, ids.round, ids.generation
+
+
+def join(parts: list[Buffer]) -> bytes:
+    """All parts with the checksum behind them, copied once."""
+    checksum = xxhash.xxh3_64()
+    for part in parts:
+        checksum.update(part)
+    return b"".join([*parts, checksum.intdigest().to_bytes(TRAILER, "little")])
+
+
+def stamp(data: Buffer, ids: Ids) -> bytes:
+    """The same content for another receiver: other ids, another checksum, all else as it is."""
+    header(data)  # a damaged payload must not get a good checksum
+    view = memoryview(data)
+    return join([bytes(view[:IDS_AT]) + IDS.pack(*_ids(ids)), view[HEAD.size : -TRAILER]])
+
+
+def header(data: Buffer) -> Header:
+    """The header of a payload, after a look at magic, version, length and checksum; DecodeError where one is wrong."""
+    view = memoryview(data)
+    if view[:4] != MAGIC:
+        raise DecodeError("these bytes are no payload of fedsparse (they do not start with FSPC)")
+    if len(view) < HEAD.size + TRAILER:
+        raise DecodeError(f"{len(view)} bytes are too few for a payload")
+    _, major, minor, flags, schema, reference, run, client, round_, generation = HEAD.unpack_from(view)
+    if major != MAJOR:
+        raise DecodeError(f"version {major}.{minor} of the format, this reader knows {MAJOR}.x")
+    if xxhash.xxh3_64_intdigest(view[:-TRAILER]) != int.from_bytes(view[-TRAILER:], "little"):
+        raise DecodeError("the checksum does not fit: the payload was damaged on its way")
+    if flags & ~(BY_SCHEMA | UPDATE | ZERO):
+        raise DecodeError(f"unknown flags {flags:#06x}")
+    if schema and not flags & BY_SCHEMA:
+        raise DecodeError("a schema hash without the flag that says so")
+    return Header(Ids(run, round_, client, generation), "update" if flags & UPDATE else "weights",
+                  "zero" if flags & ZERO else "unheld", (major, minor), schema, reference, bool(flags & BY_SCHEMA))
+
+
+# table
+
+
+def put_table(out: bytearray, entries: list[Entry]) -> None:
+    put_varint(out, len(entries))
+    for entry in entries:
+        if entry.name is not None:
+            put_description(out, entry.name, entry.dtype or 0, entry.shape or ())
+        out.append(entry.mask)
+        if entry.mask == MISSING:
+            continue
+        if entry.mask != DENSE:
+            put_varint(out, entry.kept)
+            put_varint(out, entry.mask_len)
+        out.append(entry.value)
+        if entry.value != NO_VALUES:
+            put_varint(out, entry.value_len)
+
+
+def read_table(reader: Reader, by_schema: bool) -> list[Entry]:
+    """Every entry takes a byte at least, so the bytes at hand bound the list."""
+    return [_read_entry(reader, by_schema) for _ in range(_count(reader, "tensors", reader.end))]
+
+
+def _count(reader: Reader, what: str, cap: int) -> int:
+    number = reader.varint()
+    if number > min(cap, reader.end - reader.pos):
+        raise DecodeError(f"{number} {what} are promised, more than there can be")
+    return number
+
+
+def _read_entry(reader: Reader, by_schema: bool) -> Entry:
+    entry = Entry(MISSING)
+    if not by_schema:
+        entry.name = reader.text(NAME_CAP)
+        entry.dtype = reader.byte()
+        entry.shape = tuple([reader.varint() for _ in range(_count(reader, "axes", AXES_CAP))])
+    entry.mask = reader.byte()
+    if entry.mask == MISSING:
+        return entry
+    if entry.mask != DENSE:
+        entry.kept = reader.varint()
+        entry.mask_len = reader.varint()
+    entry.value = reader.byte()
+    if entry.value != NO_VALUES:
+        entry.value_len = reader.varint()
+    return entry
+
+
+# info
+
+
+def put_info(out: bytearray, info: Mapping[str, Scalar]) -> None:
+    if len(info) > INFO_CAP:
+        raise ValueError(f"info has {len(info)} entries, at most {INFO_CAP} are allowed")
+    put_varint(out, len(info))
+    for key in sorted(info):
+        put_text(out, key, KEY_CAP)
+        value = info[key]
+        _put_scalar(out, key, value.item() if isinstance(value, np.generic) else value)
+
+
+def _put_scalar(out: bytearray, key: str, value: Scalar) -> None:
+    if isinstance(value, bool):
+        out.append(TRUE if value else FALSE)
+    elif isinstance(value, int):
+        if not -(1 << 63) <= value < 1 << 63:
+            raise ValueError(f"info {key!r} is {value}, which does not fit into 64 bits")
+        out.append(INT)
+        put_varint(out, value << 1 if value >= 0 else ~(value << 1))
+    elif isinstance(value, float):
+        out.append(FLOAT)
+        out += struct.pack("<d", value)
+    elif isinstance(value, str):
+        out.append(TEXT)
+        put_text(out, value, TEXT_CAP)
+    else:
+        raise ValueError(f"info {key!r} is a {type(value).__name__}, allowed are bool, int, float and str")
+
+
+def read_info(reader: Reader) -> dict[str, Scalar]:
+    info: dict[str, Scalar] = {}
+    last = None
+    for _ in range(_count(reader, "info entries", INFO_CAP)):
+        key = reader.text(KEY_CAP)
+        if last is not None and key <= last:
+            raise DecodeError(f"info {key!r} is not in order, or there twice")
+        info[key] = _read_scalar(reader, key)
+        last = key
+    return info
+
+
+def _read_scalar(reader: Reader, key: str) -> Scalar:
+    kind = reader.byte()
+    if kind in (FALSE, TRUE):
+        return kind == TRUE
+    if kind == INT:
+        number = reader.varint()
+        return number >> 1 if not number & 1 else ~(number >> 1)
+    if kind == FLOAT:
+        return float(struct.unpack("<d", reader.take(8))[0])
+    if kind == TEXT:
+        return reader.text(TEXT_CAP)
+    raise DecodeError(f"info {key!r} has the unknown type {kind}")
+
+
+# blocks
+
+
+def put_blocks(out: bytearray, blocks: list[Block]) -> None:
+    put_varint(out, len(blocks))
+    for block in blocks:
+        out += bytes((block.stream, block.coding))
+        put_varint(out, block.raw)
+        put_varint(out, block.coded)
+
+
+def read_blocks(reader: Reader) -> list[Block]:
+    blocks = [Block(reader.byte(), reader.byte(), reader.varint(), reader.varint())
+              for _ in range(_count(reader, "blocks", reader.end))]
+    if any(a.stream > b.stream for a, b in zip(blocks, blocks[1:], strict=False)):
+        raise DecodeError("the blocks are not in the order of their streams")
+    return blocks

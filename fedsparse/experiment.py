@@ -1,0 +1,253 @@
+"""An experiment: everything that decides what a run does, checked, with all defaults filled in, and as text again.
+
+    exp = Experiment.load("quickstart", ["strategy=feddip", "strategy.density=0.05"], rounds=10)
+    exp.strategy.build()      # the strategy with its options
+    exp.to_toml()             # runnable again as it stands
+
+The same experiment always has the same text, and that text is what server and workers build a federation from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from fedsparse import registry, settings
+from fedsparse.errors import InputError
+from fedsparse.options import Count, Options, Share, Whole
+from fedsparse.sections import (
+    Choice,
+    Compare,
+    DatasetChoice,
+    Device,
+    ModelChoice,
+    PartitionChoice,
+    Runtime,
+    StrategyChoice,
+    Train,
+    Wire,
+)
+from fedsparse.sentences import sentences
+from fedsparse.settings import Table
+
+BASELINE = "fedavg"
+"""The strategy, and the variant's label, that a comparison is measured against."""
+
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Experiment(Options):
+    """A whole experiment, every default filled in. Make one with `Experiment.load`."""
+
+    rounds: Count = 40
+    """Rounds, counted from 1."""
+    clients: Count | None = 20
+    """Clients; none where the data says how many there are."""
+    clients_per_round: Count | Share | Literal["all"] = "all"
+    """Clients that train in a round: a number, or a share of all."""
+    seed: Whole = 0
+    """What everything random is drawn from."""
+    eval_every: Count = 1
+    """Rounds between evaluations; the last round is always evaluated."""
+    local_bn: bool = False
+    """Whether BatchNorm stays on the client."""
+    dataset: DatasetChoice
+    partition: PartitionChoice
+    model: ModelChoice
+    strategy: StrategyChoice
+    train: Train = Train()
+    wire: Wire = Wire()
+    devices: dict[str, Device] = {"default": Device()}
+    runtime: Runtime = Runtime()
+    compare: Compare = Compare()
+
+    @classmethod
+    def load(cls, source: str | Path | Mapping[str, Any] | Experiment, sets: Iterable[str] = (), **overrides: Any) -> Experiment:
+        """The experiment of a path, a shipped config's bare name, TOML text, a dictionary or an Experiment, with changes.
+
+        `sets` are strings KEY=VALUE with dotted keys and TOML values; `overrides` the same as keywords, nested as
+        dictionaries (`strategy="feddip"` is its name, None goes back to the default). Raises InputError.
+        """
+        changes = settings.merge(settings.parse_sets(sets), settings.normal(overrides), drop=False)
+        if isinstance(source, cls) and not changes:
+            return source
+        table = source.table() if isinstance(source, Experiment) else settings.read(source)
+        return _resolve(cls, settings.merge(settings.merge({}, settings.normal(table)), changes))
+
+    # ---- as text ----
+
+    def table(self) -> Table:
+        """As a config has it, defaults included."""
+        table: Table = {name: getattr(self, name) for name in type(self).model_fields if getattr(self, name) is not None}
+        for name, value in table.items():
+            if isinstance(value, Choice):
+                table[name] = value.table()
+            elif isinstance(value, Options):
+                table[name] = value.model_dump(mode="json")
+        if not self.compare.variants:
+            del table["compare"]["variants"]
+        return table | {"devices": {name: device.model_dump() for name, device in self.devices.items()}}
+
+    def to_toml(self) -> str:
+        """The whole experiment, runnable again as it stands. The same experiment has the same text."""
+        return settings.emit(self.table())
+
+    def hash(self) -> str:
+        """SHA-256 of everything that changes a run's results: not of [runtime] and [compare], nor of where files lie."""
+        table = {key: value for key, value in self.table().items() if key not in ("runtime", "compare")}
+        for key in settings.PLUGS:
+            table[key] = table[key] | {"name": registry.fingerprint(table[key]["name"])}
+        return hashlib.sha256(settings.emit(table).encode()).hexdigest()
+
+    # ---- what follows from it ----
+
+    def cohort_size(self, clients: int) -> int:
+        """How many of `clients` clients train in a round, at least one; InputError when there are not so many."""
+        wanted = self.clients_per_round
+        if wanted == "all":
+            return clients
+        if isinstance(wanted, float):
+            return max(1, int(wanted * clients + 0.5))
+        if wanted > clients:
+            raise InputError(f"clients_per_round must be at most the number of clients, {clients}, not {wanted}.")
+        return wanted
+
+    def with_seed(self, seed: int) -> Experiment:
+        """The same with another seed."""
+        return self.model_copy(update={"seed": seed})
+
+    def seeds(self) -> range:
+        """The seeds of a comparison."""
+        return range(self.seed, self.seed + self.compare.seeds)
+
+    def labels(self) -> list[str]:
+        """The labels of a comparison's variants, in the order of its table."""
+        return list(self._changes())
+
+    def variant(self, label: str) -> Experiment:
+        """One variant of a comparison as an experiment of its own."""
+        changes = self._changes()
+        if label not in changes:
+            raise InputError(f'There is no variant "{label}"{registry.nearest(label, changes)}; '
+                             f"allowed: {', '.join(changes)}.")
+        try:
+            return Experiment.load(self, compare=None, **changes[label])
+        except InputError as error:
+            raise InputError(f"In the variant {label}: {error}") from error
+
+    def variants(self) -> dict[str, Experiment]:
+        """Every variant of a comparison by its label; FedAvg is among them."""
+        return {label: self.variant(label) for label in self.labels()}
+
+    def overrides(self, label: str) -> str:
+        """What a variant changes, for people: options of its strategy that are not defaults, and every other changed key."""
+        variant = self.variant(label)
+        strategy = type(variant.strategy.build())
+        plain = _dump(strategy())
+        told = {k: v for k, v in variant.strategy.options.items() if v != plain.get(k)}
+        base = settings.flat(self.table() | {"strategy": {}, "compare": {}})
+        now = settings.flat(variant.table() | {"strategy": {}, "compare": {}})
+        told |= {k: v for k, v in now.items() if v != base.get(k)}
+        return ", ".join(f"{key} = {settings.shown(value)}" for key, value in told.items())
+
+    def _changes(self) -> dict[str, Table]:
+        """Changes of this experiment by variant."""
+        named = self.compare.strategies or (() if self.compare.variants else (self.strategy.name,))
+        found = {_label_of(name): {"strategy": {"name": name}} for name in named}
+        found |= self.compare.variants
+        return found if BASELINE in found else {BASELINE: {"strategy": {"name": BASELINE}}} | found
+
+
+# ---- from tables ----
+
+
+def _resolve(cls: type[Experiment], table: Table) -> Experiment:
+    wrong: list[str] = []
+    raw = dict(table)
+    for key in settings.PLUGS:
+        try:
+            raw[key] = _choice(key, table.get(key, {}))
+        except InputError as error:
+            wrong.append(str(error))
+            raw[key] = {"name": ""}  # so that what else is wrong is found too
+    if "clients" not in raw and not wrong and _natural(raw["partition"]["name"]):
+        raw["clients"] = None
+    try:
+        # As JSON because strict Python takes no list for a tuple; strict because "3" is no number and true no 1.
+        experiment = cls.model_validate_json(_json(raw), strict=True)
+    except ValidationError as error:
+        wrong = sentences(error, cls, raw) + wrong
+    if wrong:
+        raise InputError(" ".join(wrong))
+    _check(experiment)
+    return experiment
+
+
+def _choice(key: str, table: Any) -> Table:
+    """A plug-in's table as name and options, checked by its class, defaults filled in."""
+    kind = settings.PLUGS[key]
+    if not isinstance(table, Mapping):
+        raise InputError(f"{key} must be a table or a name, not {settings.shown(table)}.")
+    name = table.get("name", settings.DEFAULT_NAMES.get(key))
+    if not isinstance(name, str):
+        given = "is required" if name is None else f"must be a text, not {settings.shown(name)}"
+        raise InputError(f"{key}.name {given}; allowed: {', '.join(registry.names(kind))}, path/to/file.py:Name.")
+    common = {k: table[k] for k in settings.COMMON.get(key, ()) if k in table}
+    options = {k: v for k, v in table.items() if k != "name" and k not in common}
+    plugin = registry.find(kind, name)
+    try:
+        built = plugin.model_validate_json(_json(options), strict=True)
+    except ValidationError as error:
+        beside = ("name", *settings.COMMON.get(key, ()))
+        raise InputError(" ".join(sentences(error, plugin, options, f"{key}.", beside))) from None
+    return {"name": name, **common, "options": _dump(built)}
+
+
+def _dump(options: Options) -> Table:
+    # TOML has no null: an option that is None is left to its default.
+    return options.model_dump(mode="json", exclude_none=True)
+
+
+def _json(table: Table) -> str:
+    # NumPy's numbers and arrays, paths and dates come from Python callers and TOML.
+    return json.dumps(table, default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))
+
+
+def _natural(partition: str) -> bool:
+    """Whether the data say how many clients there are."""
+    return bool(getattr(registry.find("partitions", partition), "natural", False))
+
+
+def _check(experiment: Experiment) -> None:
+    """What no single key can tell."""
+    if experiment.clients is not None:
+        experiment.cohort_size(experiment.clients)
+    total = sum(device.share for device in experiment.devices.values())
+    if abs(total - 1) > 0.01:
+        shares = ", ".join(f"{name} {device.share:g}" for name, device in experiment.devices.items())
+        raise InputError(f"The shares of the devices must add up to 1, not {total:g} ({shares or 'there is none'}).")
+    if experiment.compare == Compare(seeds=experiment.compare.seeds):
+        return
+    named = [_label_of(name) for name in experiment.compare.strategies]
+    for label in (labels := [*named, *experiment.compare.variants]):
+        if not _LABEL.fullmatch(label):
+            raise InputError(f'The label "{label}" in compare must begin with a letter or digit and consist of at most 64 '
+                             f"letters, digits, '.', '_' and '-', because it names a folder.")
+        # Folders of some systems do not tell cases apart.
+        if [other.lower() for other in labels].count(label.lower()) > 1:
+            raise InputError(f'The label "{label}" stands in compare more than once.')
+    if "compare" in {key for changes in experiment.compare.variants.values() for key in changes}:
+        raise InputError("A variant in compare.variants cannot have a key compare of its own.")
+    variants = experiment.variants()
+    if variants[BASELINE].strategy.name != BASELINE:
+        raise InputError(f'The label "{BASELINE}" in compare is kept for the strategy {BASELINE}, which all are compared to.')
+
+
+def _label_of(strategy: str) -> str:
+    return strategy.rpartition(":")[2] if registry.is_file(strategy) else strategy

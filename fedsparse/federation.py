@@ -1,0 +1,150 @@
+"""What server and clients build from the same text: data, split, devices, model, strategy.
+
+Nothing here is drawn but from the run's seed, so that every process of a run builds the same federation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedsparse import devices
+from fedsparse.client import Client
+from fedsparse.data import Data, Dataset
+from fedsparse.errors import InputError
+from fedsparse.experiment import Experiment
+from fedsparse.partition import Partition, Parts, parts
+from fedsparse.payload import Payload
+from fedsparse.randomness import integer
+from fedsparse.store import Store
+from fedsparse.strategy import Node, Setup, Strategy
+
+
+@dataclass(frozen=True, eq=False)
+class Federation:
+    """One experiment, made real. `initial` holds every tensor of the model; `local` those that never travel."""
+
+    experiment: Experiment
+    data: Data
+    parts: list[Parts]
+    nodes: tuple[Node, ...]
+    strategy: Strategy
+    initial: dict[str, Tensor]
+    local: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def build(cls, experiment: Experiment) -> Federation:
+        """Load, split and build; InputError names what does not fit."""
+        data = _data(experiment.dataset.build())
+        split = _parts(experiment.partition.build(), data, experiment)
+        tiers = devices.assign(experiment.devices, len(split), experiment.seed)
+        nodes = tuple(Node(i, len(p.train), tier) for i, (p, tier) in enumerate(zip(split, tiers, strict=True)))
+        net = _net(experiment, data)
+        initial = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+        local = {n: initial[n] for n in batch_norm(net)} if experiment.local_bn else {}
+        if experiment.local_bn and not local:
+            raise InputError(
+                f"local_bn = true needs a model with BatchNorm, and model {experiment.model.name!r} has none as it is set."
+            )
+        setup = _setup(experiment, data, nodes, net, initial, local)
+        return cls(experiment, data, split, nodes, experiment.strategy.build().bind(setup), initial, local)
+
+    @property
+    def setup(self) -> Setup:
+        return self.strategy.setup
+
+    @property
+    def shared(self) -> dict[str, Tensor]:
+        """The initial tensors that travel."""
+        return {name: tensor for name, tensor in self.initial.items() if name not in self.local}
+
+    @cached_property
+    def net(self) -> nn.Module:
+        """The one module that all clients of this process use in turn."""
+        return _net(self.experiment, self.data)
+
+    @cached_property
+    def test(self) -> tuple[Tensor, Tensor]:
+        """The central test set (x, y): the official one, else the union of the clients' test parts."""
+        if self.data.test is not None:
+            return self.data.test
+        rows = torch.from_numpy(np.sort(np.concatenate([part.test for part in self.parts])))
+        return self.data.x[rows], self.data.y[rows]
+
+    def client(self, id: int, round: int = 1, phase: str = "train", store: Store | None = None) -> Client:
+        """The client with partition number `id`, ready for one task."""
+        store = store or Store(None)
+        options = self.experiment.train
+        return Client(id, round, phase, self.data, self.parts[id], self.setup, options, self.net, self.local, store)
+
+    def module(self, model: Payload) -> nn.Module:
+        """A fresh module with these weights, zero outside the masks."""
+        net = _net(self.experiment, self.data)
+        masks = {name: mask.dense() for name, mask in model.masks.items()}
+        with torch.no_grad():
+            for name, own in net.state_dict(keep_vars=True).items():
+                own.copy_(model.weights.get(name, self.initial[name]))
+                if name in masks:
+                    own.mul_(masks[name])
+        return net
+
+
+def batch_norm(net: nn.Module) -> list[str]:
+    """Names of all parameters and buffers of the BatchNorm layers."""
+    layers = {n for n, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    return [name for name in net.state_dict() if name.rpartition(".")[0] in layers]
+
+
+def maskable(net: nn.Module) -> tuple[str, ...]:
+    """Names of the weights of convolutional and linear layers; biases and BatchNorm are never masked."""
+    kinds = (nn.modules.conv._ConvNd, nn.Linear)
+    return tuple(f"{n}.weight" for n, m in net.named_modules() if isinstance(m, kinds))
+
+
+def _net(experiment: Experiment, data: Data) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(integer(experiment.seed, "initial weights"))
+        return experiment.model.build().build(tuple(data.x.shape[1:]), data.outputs)
+
+
+def _setup(
+    experiment: Experiment,
+    data: Data,
+    nodes: tuple[Node, ...],
+    net: nn.Module,
+    initial: dict[str, Tensor],
+    local: dict[str, Tensor],
+) -> Setup:
+    shared = {n: t for n, t in initial.items() if n not in local}
+    return Setup(
+        seed=experiment.seed,
+        rounds=experiment.rounds,
+        per_round=experiment.cohort_size(len(nodes)),
+        nodes=nodes,
+        shapes={n: tuple(t.shape) for n, t in shared.items()},
+        dtypes={n: str(t.dtype).removeprefix("torch.") for n, t in shared.items()},
+        maskable=maskable(net),
+        higher_is_better=data.higher_is_better,
+    )
+
+
+@lru_cache(maxsize=2)
+def _data(dataset: Dataset) -> Data:
+    # Options hash by value: the runs of a comparison share one copy of the data.
+    return dataset.load()
+
+
+def _parts(partition: Partition, data: Data, experiment: Experiment) -> list[Parts]:
+    indices = partition.split(data, experiment.clients, experiment.seed)
+    options = experiment.partition
+    return parts(indices, data, options.validation, options.test, experiment.seed)
+
+
+@lru_cache(maxsize=4)
+def federation(text: str) -> Federation:
+    """The federation of an experiment's text, built once a process."""
+    return Federation.build(Experiment.load(text))

@@ -1,0 +1,257 @@
+"""The figures of a report, as PNG bytes: curves over rounds and over MB with a band over seeds, and bytes by kind.
+
+Drawn with Figure objects (no global state, no display). Colours are the Okabe-Ito set, which stays apart for colour-blind
+eyes; FedAvg, the baseline, is always black. Lines carry their names at their ends.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from fedsparse.measures import BASELINE, cumulative_mb
+
+INK, QUIET, GRID = "#1a1a1a", "#5c5c5c", "#e3e3e3"
+HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c510a")
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+KINDS = {"values": "#0072b2", "mask": "#e69f00", "dense": "#9a9a9a", "header": "#3d3d3d"}
+DIRECT = 5
+"""Up to so many lines carry their names at their ends; more are listed beside the axes."""
+LONGEST = 24
+"""Characters of a name in a figure."""
+SIZE, DPI = (6.6, 4.1), 190
+STYLE: dict[str, Any] = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 10.5,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": QUIET,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.parse_math": False,  # a label may hold a dollar sign
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the figures show of one variant: its name, its strategy and `rounds` and `messages` of each seed."""
+
+    label: str
+    strategy: str
+    rounds: Sequence[pd.DataFrame]
+    messages: Sequence[pd.DataFrame] = ()
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean and spread over the seeds at each evaluated round; x is the round or the mean MB so far."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+
+
+def curve(variant: Variant, column: str, against: str) -> Curve | None:
+    """The curve of a column against `round` or `mb`: at the rounds that every seed has evaluated; None where there is none.
+
+    Against MB, x is the mean over the seeds of the training MB so far, both directions.
+    """
+    values, traffic = [], []
+    for rounds in variant.rounds:
+        ordered = rounds.sort_values("round").set_index("round")
+        values.append(ordered[column].where(np.isfinite(ordered[column])))
+        traffic.append(pd.Series(cumulative_mb(rounds).to_numpy(), index=ordered.index))
+    if not values:
+        return None
+    seen = pd.concat(values, axis=1).dropna()
+    if seen.empty:
+        return None
+    x = pd.concat(traffic, axis=1).loc[seen.index].mean(axis=1) if against == "mb" else seen.index
+    return Curve(np.asarray(x, float), seen.mean(axis=1).to_numpy(), seen.std(axis=1).fillna(0.0).to_numpy())
+
+
+def looks(variants: Sequence[Variant]) -> dict[str, tuple[str, Any]]:
+    """Colour and dashes by label: black for FedAvg, then the hues in turn, with other dashes each time round."""
+    found: dict[str, tuple[str, Any]] = {}
+    base = next((v.label for v in variants if v.label == BASELINE), None)
+    base = base or next((v.label for v in variants if v.strategy == BASELINE), None)
+    for variant in variants:
+        i = len(found) - (base in found)
+        look = (INK, "-") if variant.label == base else (HUES[i % len(HUES)], DASHES[i // len(HUES) % len(DASHES)])
+        found[variant.label] = look
+    return found
+
+
+def metric_figure(
+    variants: Sequence[Variant], column: str, against: str, ylabel: str, higher: bool, target: float | None = None
+) -> bytes | None:
+    """A column of `rounds` against `round` or `mb`, a line a variant; None where no variant has values."""
+    curves = {v.label: c for v in variants if (c := curve(v, column, against)) is not None}
+    if not curves:
+        return None
+    with rc_context(STYLE):
+        figure, axes = _axes()
+        style = looks(variants)
+        for label, line in curves.items():
+            _draw(axes, line, *style[label])
+        _scale_y(axes, curves, higher)
+        _scale_x(axes, curves, against)
+        axes.set_ylabel(ylabel)
+        if target is not None and np.isfinite(target):
+            _target(axes, target, higher)
+        (_name_lines if len(curves) <= DIRECT else _list_lines)(figure, axes, curves, style)
+        return _png(figure)
+
+
+def bytes_figure(variants: Sequence[Variant]) -> bytes | None:
+    """Mean training bytes a round by direction and kind, two bars a variant; None where there are no messages."""
+    bars = {(v.label, way): means for v in variants for way in ("up", "down") if (means := _bytes_of(v, way)) is not None}
+    if not bars:
+        return None
+    table = pd.DataFrame(bars).T
+    small = table.sum(axis=1).max() < 1e6
+    table /= 1e3 if small else 1e6
+    with rc_context(STYLE):
+        figure, axes = _axes(height=1.15 + 0.62 * len(variants))
+        places = [-(1.25 * (i // 2) + 0.46 * (i % 2)) for i in range(len(table))]
+        left = np.zeros(len(table))
+        for kind, colour in KINDS.items():
+            width = table[kind].to_numpy()
+            axes.barh(places, width, 0.4, left, color=colour, label=kind, edgecolor="white", linewidth=0.5)
+            left += width
+        for place, total, (_, way) in zip(places, left, table.index, strict=True):
+            axes.annotate(f"{way} {_short(total)}", (total, place), (5, 0), textcoords="offset points", va="center",
+                          color=INK, fontsize=9.5)  # fmt: skip
+        axes.set_yticks([-1.25 * i - 0.23 for i in range(len(table) // 2)], [_cut(label) for label, way in table.index if way == "up"])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlim(0, left.max() * 1.16)
+        axes.set_xlabel(f"Training traffic a round, all clients together ({'kB' if small else 'MB'})")
+        figure.legend(loc="outside upper center", ncols=4, frameon=False, handlelength=1, columnspacing=1.4)
+        return _png(figure)
+
+
+def _bytes_of(variant: Variant, direction: str) -> pd.Series | None:
+    seeds = []
+    for rounds, messages in zip(variant.rounds, variant.messages, strict=True):
+        own = messages[(messages["direction"] == direction) & (messages["phase"] != "evaluate")]
+        if len(rounds):
+            seeds.append(own[list(KINDS)].sum() / len(rounds))
+    return pd.concat(seeds, axis=1).mean(axis=1) if seeds else None
+
+
+def _axes(height: float = SIZE[1]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(SIZE[0], height), dpi=DPI, facecolor="white", layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.09, h_pad=0.09)  # type: ignore[union-attr,call-arg]
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _draw(axes: Axes, line: Curve, colour: str, dashes: Any) -> None:
+    axes.fill_between(line.x, line.mean - line.sd, line.mean + line.sd, color=colour, alpha=0.16, linewidth=0)
+    axes.plot(line.x, line.mean, color=colour, linestyle=dashes, linewidth=1.9, solid_capstyle="round")
+    axes.plot(line.x[-1:], line.mean[-1:], "o", color=colour, markersize=4.5, clip_on=False, zorder=3)
+
+
+def _scale_y(axes: Axes, curves: dict[str, Curve], higher: bool) -> None:
+    # Errors fall from anywhere: the first tenth of a curve may lie outside, or it would flatten all the rest.
+    keep = [c.mean[len(c.mean) // 10 if not higher and len(c.mean) > 20 else 0 :] for c in curves.values()]
+    sd = max(float(c.sd[-1]) for c in curves.values())
+    low, high = min(float(k.min()) for k in keep), max(float(k.max()) for k in keep)
+    room = 0.04 * (high - low) + sd or 0.05 * abs(high) or 0.05
+    axes.set_ylim(low - room, high + room)
+
+
+def _scale_x(axes: Axes, curves: dict[str, Curve], against: str) -> None:
+    last = [float(c.x[-1]) for c in curves.values()]
+    first = [float(c.x[0]) for c in curves.values()]
+    if against == "round":
+        axes.set_xlabel("Round")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(0, max(1.0, *last))
+        return
+    axes.set_xlabel("Training traffic so far, both directions (MB)")
+    if min(first) > 0 and max(last) > 4 * min(last):
+        axes.set_xscale("log")
+        axes.set_xlabel("Training traffic so far, both directions (MB, log scale)")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(last) < 100 * min(first) else (1,)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(min(first) * 0.9, max(last) * 1.1)
+    else:
+        axes.set_xlim(0, max(last) * 1.03 or 1)
+
+
+def _target(axes: Axes, target: float, higher: bool) -> None:
+    axes.axhline(target, color=QUIET, linewidth=1, linestyle=(0, (2, 2)))
+    text = f"target: {'95 %' if higher else '105 %'} of FedAvg's final"
+    # Where the curves are not: good values lie above the line at its right end, errors below it.
+    x, side, offset = (0, "left", 4) if higher else (1, "right", -4)
+    axes.annotate(text, (x, target), (offset, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+                  va="bottom", ha=side, color=QUIET, fontsize=8.5,
+                  path_effects=[withStroke(linewidth=2.5, foreground="white")])  # fmt: skip
+
+
+def _name_lines(figure: Figure, axes: Axes, curves: dict[str, Curve], style: dict[str, tuple[str, Any]]) -> None:
+    """The variants' names right of the lines' ends, moved up or down until none covers another."""
+    placed: list[Any] = []
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    for label, line in sorted(curves.items(), key=lambda item: float(item[1].mean[-1])):
+        name = axes.annotate(
+            _cut(label), (line.x[-1], line.mean[-1]), (8, 0), textcoords="offset points", va="center",
+            color=_darker(style[label][0]), fontweight="bold", fontsize=9.5, annotation_clip=False,
+            path_effects=[withStroke(linewidth=2.8, foreground="white")],
+        )  # fmt: skip
+        figure.draw_without_rendering()
+        for shift in sorted(range(60, -61, -2), key=abs):  # up before down: the names come from the lowest
+            name.set_position((8, shift))
+            box = name.get_window_extent(renderer)
+            if box.y0 > axes.bbox.y0 and not any(box.overlaps(other) for other in placed):
+                break
+        placed.append(name.get_window_extent(renderer))
+
+
+def _list_lines(figure: Figure, axes: Axes, curves: dict[str, Curve], style: dict[str, tuple[str, Any]]) -> None:
+    """The names of many lines beside the axes, in the order of the lines' ends."""
+    order = sorted(curves, key=lambda label: -float(curves[label].mean[-1]))
+    keys = [Line2D([], [], color=style[label][0], linestyle=style[label][1], linewidth=2) for label in order]
+    axes.legend(keys, [_cut(label) for label in order], loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False,
+                fontsize=9.5, handlelength=2.4, title="by last value", alignment="left")  # fmt: skip
+
+
+def _cut(label: str) -> str:
+    return label if len(label) <= LONGEST else label[: LONGEST - 1] + "…"
+
+
+def _darker(colour: str) -> tuple[float, ...]:
+    return tuple(int(colour[i : i + 2], 16) / 255 * 0.78 for i in (1, 3, 5))
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _png(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()

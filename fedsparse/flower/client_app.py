@@ -1,0 +1,73 @@
+"""The client, in every runtime: one Flower ClientApp that runs a phase of the strategy on one client."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedsparse import codec, train
+from fedsparse.client import Client
+from fedsparse.errors import RunError
+from fedsparse.federation import Federation, federation
+from fedsparse.flower import wire
+from fedsparse.payload import Payload, Schema
+from fedsparse.store import Store
+
+EVALUATE = "evaluate"
+NOTHING = Schema({})  # an evaluation's reply: scalars only
+
+app = ClientApp()
+
+
+@app.train()
+@app.evaluate()
+def handle(message: Message, context: Context) -> Message:
+    """One message: decode, run the phase, encode. The experiment and the store's folder come with the run config."""
+    began = time.perf_counter()
+    data, phase, _ = wire.unpack(message)
+    config = context.run_config
+    stores = config.get("stores")
+    reply = perform(federation(str(config["experiment"])), phase, data, Path(str(stores)) if stores else None)
+    return Message(wire.content(reply, phase, time.perf_counter() - began), reply_to=message)
+
+
+def perform(built: Federation, phase: str, data: bytes, stores: Path | None) -> bytes:
+    """The reply to an encoded payload. Everything that it depends on is in the arguments."""
+    ids = codec.header(data).ids
+    strategy = built.strategy
+    if ids.client >= len(built.nodes):
+        raise RunError(f"there is no client {ids.client}: the federation has {len(built.nodes)}")
+    received = wire.decode(data, strategy.downlink_schema(phase))
+    client = built.client(ids.client, ids.round, phase, Store(stores and stores / str(ids.client), ids.generation))
+    with torch.random.fork_rng(devices=[]):
+        client.seed_torch()
+        if phase == EVALUATE:
+            reply, schema = _evaluate(built, received, client), NOTHING
+        else:
+            reply, schema = _train(built, phase, received, client), strategy.uplink_schema(phase)
+    generation = client.store.commit() if phase != EVALUATE else ids.generation
+    values = built.experiment.wire.values
+    return wire.encode(reply, schema, replace(ids, generation=generation), received.masks, values)
+
+
+def _train(built: Federation, phase: str, received: Payload, client: Client) -> Payload:
+    method = getattr(built.strategy, phase, None) if phase.isidentifier() and not phase.startswith("_") else None
+    if method is None:
+        raise RunError(f"strategy {built.experiment.strategy.name!r} has no phase {phase!r}")
+    reply: Payload = method(received, client)
+    told = {"examples": len(client.parts.train), "steps": client.steps_done}
+    if client.losses:
+        told["loss"] = sum(client.losses) / len(client.losses)  # type: ignore[assignment]
+    return replace(reply, info={**reply.info, **told})
+
+
+def _evaluate(built: Federation, received: Payload, client: Client) -> Payload:
+    model = built.strategy.personal(received, client)
+    x, y = client.part("test")
+    metric, loss = train.evaluate(model, x, y, built.data.task)
+    return Payload(info={"examples": len(y), "metric": metric, "loss": loss})

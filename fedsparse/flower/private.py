@@ -1,0 +1,41 @@
+"""All names of Flower 1.39 that are not public, in one place; `tests/flower/test_private.py` holds them to what we use."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.common.serde import message_to_proto
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+SERVER_NODE = 1  # the node id that Flower gives to a server in its own in-process simulation
+
+
+def identify(run_id: int) -> None:
+    """Say who this process is; without it Flower refuses to make a Message."""
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = run_id, run_id, SERVER_NODE
+
+
+def empty_run(run_id: int) -> Run:
+    """The record of a run that no SuperLink knows."""
+    return Run.create_empty(run_id)
+
+
+def set_message_id(message: Message, message_id: str) -> None:
+    """Number a message, as a SuperLink would."""
+    message.metadata.__dict__["_message_id"] = message_id
+
+
+@lru_cache(maxsize=512)
+def transport_bytes(length_bits: int, phase: str, message_type: str, seconds: bool) -> int:
+    """Bytes of a serialised Flower message beside its payload; exact up to the width of a length field."""
+    identify(1)
+    length = (1 << length_bits) - 1
+    array = Array(dtype="uint8", shape=(length,), stype="fedsparse/1", data=bytes(length))
+    content = RecordDict({"payload": ArrayRecord({"payload": array}), "task": ConfigRecord({"phase": phase})})
+    if seconds:
+        content["task"]["seconds"] = 0.5
+    message = Message(content, dst_node_id=SERVER_NODE, message_type=message_type)
+    set_message_id(message, "0" * 64)
+    return int(message_to_proto(message).ByteSize()) - length

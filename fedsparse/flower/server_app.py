@@ -1,0 +1,123 @@
+"""The server's side of one run: rounds over a Grid into a run's folder, and what is kept at the end."""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.serverapp import Grid
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fedsparse import columns, folder
+from fedsparse.errors import InputError, RunError
+from fedsparse.federation import Federation
+from fedsparse.flower.adapter import Adapter, named_tensors
+from fedsparse.ledger import Ledger
+from fedsparse.measures import final_of
+from fedsparse.store import hash_tensors, stores
+
+log = logging.getLogger("fedsparse")
+STORES = "clients"  # folder of the clients' own states inside the run's folder
+OnRound = Callable[[dict[str, Any]], None]
+
+
+def serve(federation: Federation, grid: Grid, path: Path, label: str, on_round: OnRound | None = None) -> dict[str, Any]:
+    """Run a federation into the folder `path`; returns what `run.json` holds at the end.
+
+    A run that fails or is interrupted keeps what it had; its exception goes on to the caller after that is written.
+    """
+    info = _opening(federation, label)
+    (path / "config.toml").write_text(federation.experiment.to_toml(), encoding="utf-8")
+    folder.write_json(path / "run.json", info)
+    ledger, began = Ledger(path), time.perf_counter()
+    adapter = Adapter(federation, ledger, run_id(federation), on_round)
+    try:
+        adapter.start(grid)
+    except KeyboardInterrupt:
+        info |= {"status": columns.INTERRUPTED, "why": "interrupted by the user"}
+        raise
+    except Exception as error:
+        info |= {"status": columns.FAILED, "why": f"{error}" if isinstance(error, InputError | RunError) else repr(error)}
+        log.error("the run failed:\n%s", traceback.format_exc())
+        raise
+    else:
+        info |= {"status": columns.DONE} | _weights(adapter, path)
+    finally:
+        info |= _closing(federation, ledger) | {"seconds": round(time.perf_counter() - began, 3)}
+        folder.write_json(path / "run.json", info)
+    return info
+
+
+def run_id(federation: Federation) -> int:
+    """The federation's id: a function of what decides results, so that equal runs send equal bytes."""
+    return int(federation.experiment.hash()[:15], 16)
+
+
+def _opening(federation: Federation, label: str) -> dict[str, Any]:
+    experiment, data = federation.experiment, federation.data
+    known = {
+        "variant": label,
+        "strategy": experiment.strategy.name,
+        "dataset": experiment.dataset.name,
+        "model": experiment.model.name,
+        "seed": experiment.seed,
+        "runtime": experiment.runtime.name,
+        "rounds": experiment.rounds,
+        "metric": data.metric,
+        "higher_is_better": data.higher_is_better,
+        "status": columns.RUNNING,
+        "why": "",
+        "command": folder.command(),
+        "commit": folder.commit(),
+        "versions": folder.versions(),
+        "host": folder.host(),
+        "started": folder.now(),
+    }
+    return {key: known.get(key) for key in columns.RUN_KEYS}
+
+
+def _weights(adapter: Adapter, path: Path) -> dict[str, Any]:
+    """Write `model.safetensors`; the hashes of the model and of all clients' stores."""
+    kept = {f"{c}/{n}": t for c, ts in stores(path / STORES, adapter.generations) for n, t in sorted(ts.items())}
+    model = adapter.strategy.global_model(adapter.state)
+    tensors = named_tensors(model) if model is not None else {f"client/{name}": t for name, t in kept.items()}
+    save_file(tensors, path / "model.safetensors")
+    return {"model_hash": hash_tensors(sorted(tensors.items())), "clients_hash": hash_tensors(list(kept.items()))}
+
+
+def _closing(federation: Federation, ledger: Ledger) -> dict[str, Any]:
+    tables = ledger.close()
+    rounds, messages = tables["rounds"], tables["messages"]
+    total = federation.experiment.rounds
+    training = messages[messages["phase"] != columns.EVALUATE]
+    sent = training["direction"].value_counts()
+    dense = stock_bytes(federation.shared)
+    numbers = {
+        "final": final_of(rounds, total, "metric"),
+        "final_personal": final_of(rounds, total, "metric_personal"),
+        "density": float(rounds["density"].iloc[-1]) if len(rounds) else None,
+        **{name: int(training.loc[training["direction"] == name.removeprefix("bytes_"), "bytes"].sum())
+           for name in ("bytes_up", "bytes_down")},
+        **{f"stock_{name}": dense * int(sent.get(name.removeprefix("bytes_"), 0)) for name in ("bytes_up", "bytes_down")},
+        **{f"paper_{name}": value for name, value in federation.strategy.paper(rounds).items()},
+    }  # fmt: skip
+    return {name: None if value is None or value != value else value for name, value in numbers.items()}
+
+
+def stock_bytes(tensors: dict[str, Tensor]) -> int:
+    """What stock Flower sends for these tensors in one message: each as `numpy.save` writes it, dense."""
+    total = 0
+    for tensor in tensors.values():
+        buffer = io.BytesIO()
+        np.save(buffer, tensor.numpy(), allow_pickle=False)
+        total += buffer.getbuffer().nbytes
+    return total
+
+

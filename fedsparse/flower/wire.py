@@ -1,0 +1,79 @@
+"""Payloads to bytes to Flower messages, and back: the one place of both sides that encodes and decodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from fedsparse import codec
+from fedsparse.flower import private
+from fedsparse.payload import Bits, Ids, Mask, Payload, Schema
+
+STYPE = "fedsparse/1"
+PAYLOAD, TASK = "payload", "task"
+
+
+class Refused(ValueError):
+    """A payload that decodes, but must not be used."""
+
+
+def encode(payload: Payload, schema: Schema, ids: Ids, known: Mapping[str, Mask] | None, values: str) -> bytes:
+    """Bytes of a payload; a mask in `known` costs its hash."""
+    return codec.encode(payload, values=values, known=known, schema=schema, ids=ids)
+
+
+def decode(data: bytes, schema: Schema, known: Mapping[str, Mask] | None = None) -> Payload:
+    """A payload of tensors, checked against the schema; Refused when a weight is not finite."""
+    payload = codec.decode(data, schema, max_bytes(schema), known=known)
+    for name, array in payload.tensors().items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise Refused(f"tensor {name!r} holds values that are not finite")
+    return replace(
+        payload,
+        weights={n: torch.from_numpy(a) for n, a in payload.weights.items()},
+        masks={n: Bits(torch.from_numpy(m.dense())) for n, m in payload.masks.items()},
+        extra={g: {n: torch.from_numpy(a) for n, a in ts.items()} for g, ts in payload.extra.items()},
+    )
+
+
+def max_bytes(schema: Schema) -> int:
+    """No honest payload of this schema is longer: all tensors dense with their masks, and 1 MB for names and scalars."""
+    size = 0
+    for spec in schema.tensors.values():
+        count = int(np.prod(spec.shape, dtype=np.int64))
+        size += count * np.dtype(spec.dtype).itemsize + count
+    return size + 1_000_000
+
+
+def content(data: bytes, phase: str, seconds: float | None = None) -> RecordDict:
+    """A message's content: the payload as one opaque array, the phase beside it."""
+    array = Array(dtype="uint8", shape=(len(data),), stype=STYPE, data=data)
+    task = ConfigRecord({"phase": phase} if seconds is None else {"phase": phase, "seconds": seconds})
+    return RecordDict({PAYLOAD: ArrayRecord({PAYLOAD: array}), TASK: task})
+
+
+def unpack(message: Message) -> tuple[bytes, str, float]:
+    """(payload bytes, phase, seconds) of a message; Refused when it is not one of ours."""
+    records = message.content
+    try:
+        array, task = records.array_records[PAYLOAD][PAYLOAD], records.config_records[TASK]
+    except KeyError as missing:
+        raise Refused(f"the message has no record {missing}") from None
+    if array.stype != STYPE:
+        raise Refused(f"the payload is of type {array.stype!r}, not {STYPE!r}")
+    seconds = task.get("seconds", 0.0)
+    return array.data, str(task.get("phase", "")), seconds if isinstance(seconds, float) else 0.0
+
+
+def client_of(reply: Message) -> int:
+    """The client that a reply comes from: in our grids a node's id is its partition's number plus one."""
+    return reply.metadata.src_node_id - 1
+
+
+def transport(data: bytes, phase: str, message_type: str, up: bool) -> int:
+    """Bytes of the serialised Flower message beside the payload."""
+    return private.transport_bytes(len(data).bit_length(), phase, message_type, up)

@@ -1,0 +1,136 @@
+"""What the printed numbers are: `final`, MB to target, the table of runs and the table of variants, as pure functions of tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from .columns import AVERAGED, DONE, EXTRA_PREFIXES, FLOAT, MB_TO_TARGET, RUN_KEYS, SUMMARY
+
+MEGA = 1e6
+"""Bytes in a MB."""
+BASELINE = "fedavg"
+NEAR, NEAR_ERROR = 0.95, 1.05
+"""The target of "MB to target", as a multiple of FedAvg's `final`: for metrics where higher is better, and for errors."""
+
+
+def final_of(rounds: pd.DataFrame, total_rounds: int, column: str = "metric") -> float:
+    """Mean of a column over the evaluated rounds among the last tenth (rounded down, at least one) of `total_rounds`.
+
+    Where none of those was evaluated (a run that was cut short) it is the last evaluated round's value. The last round of
+    all is always evaluated, so a null there means that the strategy has no such value, or that it diverged: NaN.
+    """
+    ordered = rounds.sort_values("round")
+    if len(ordered) and ordered["round"].iloc[-1] >= total_rounds and pd.isna(ordered[column].iloc[-1]):
+        return math.nan
+    seen = ordered.loc[ordered[column].notna(), ["round", column]]
+    late = seen.loc[seen["round"] > total_rounds - max(1, total_rounds // 10), column]
+    return float((late if len(late) else seen[column].tail(1)).mean())
+
+
+def cumulative_mb(rounds: pd.DataFrame) -> pd.Series:
+    """Training bytes of both directions up to and including each round, in MB, in the order of the rows' rounds."""
+    ordered = rounds.sort_values("round")
+    return (ordered["bytes_up"] + ordered["bytes_down"]).cumsum() / MEGA
+
+
+def target_of(baseline_final: float, higher_is_better: bool) -> float:
+    """What must be reached: 95 % of FedAvg's `final`, for errors 1.05 times it."""
+    return baseline_final * (NEAR if higher_is_better else NEAR_ERROR)
+
+
+def mb_to_target(rounds: pd.DataFrame, target: float, higher_is_better: bool, column: str = "metric") -> float:
+    """Training MB (both directions) up to and including the first evaluated round that reaches the target; NaN when none does."""
+    ordered = rounds.sort_values("round")
+    value = ordered[column]
+    reached = value >= target if higher_is_better else value <= target  # a null reaches nothing
+    return float(cumulative_mb(ordered)[reached].iloc[0]) if reached.any() else math.nan
+
+
+def baselines(table: pd.DataFrame) -> dict[str, str | None]:
+    """For each variant the label of the FedAvg that it is compared with: the variant `fedavg`, else the first with that strategy.
+
+    Where the table has a `source` column (runs of several folders), a FedAvg of the variant's own folder comes first.
+    """
+    fedavg = table[table["strategy"] == BASELINE]
+
+    def first(candidates: pd.DataFrame) -> str | None:
+        labels = list(candidates["variant"])
+        return BASELINE if BASELINE in labels else (labels[0] if labels else None)
+
+    found: dict[str, str | None] = {}
+    for label, rows in table.groupby("variant", sort=False):
+        own = fedavg[fedavg["source"].isin(rows["source"])] if "source" in table else fedavg
+        found[str(label)] = first(own) or first(fedavg)
+    return found
+
+
+def run_table(rows: Iterable[tuple[Mapping[str, Any], pd.DataFrame]]) -> pd.DataFrame:
+    """One row a run from pairs of (run.json's keys, `rounds`): the keys, `mb_to_target`, then the optional numbers, sorted by name."""
+    pairs = list(rows)
+    raw = pd.DataFrame.from_records([dict(keys) for keys, _ in pairs])
+    extras = {name: FLOAT for name in sorted(map(str, raw.columns)) if name.startswith(EXTRA_PREFIXES) or name == "source"}
+    extras.update({"source": "str"} if "source" in extras else {})
+    table = raw.reindex(columns=[*RUN_KEYS, *extras]).astype({**RUN_KEYS, **extras})
+    finals = _by_seed(table)
+    against = baselines(table)
+    needed = [
+        _mb_of(keys, rounds, finals.get((against[str(keys["variant"])], int(keys["seed"])))) for keys, rounds in pairs
+    ]
+    table.insert(len(RUN_KEYS), MB_TO_TARGET, pd.Series(needed, dtype=FLOAT, index=table.index))
+    return table
+
+
+def _by_seed(table: pd.DataFrame) -> dict[tuple[str | None, int], pd.Series]:
+    """(variant, seed) -> row, of the runs that are done."""
+    done = table[table["status"] == DONE]
+    return {(row["variant"], int(row["seed"])): row for _, row in done.iterrows()}
+
+
+def _mb_of(keys: Mapping[str, Any], rounds: pd.DataFrame, baseline: pd.Series | None) -> float:
+    if baseline is None or keys["status"] != DONE:
+        return math.nan
+    higher = bool(keys["higher_is_better"])
+    return mb_to_target(rounds, target_of(float(baseline["final"]), higher), higher)
+
+
+def summarise(table: pd.DataFrame, overrides: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """One row a variant from a table of runs; the columns are `columns.SUMMARY`.
+
+    - `seeds` counts the runs that are done; only they enter means. `NAME_sd` is the sample standard deviation (n - 1).
+    - A mean over a seed without a value is NaN: MB to target is a number only when every seed reached it, or a strategy
+      that fails on the hard seeds would look cheap.
+    - `bytes_ratio`: per seed, bytes both ways over FedAvg's bytes both ways on the same seed; then the mean over the seeds
+      that both have. `final_diff`: likewise `final` minus FedAvg's, with its own standard deviation.
+    """
+    done = _by_seed(table)
+    against = baselines(table)
+    rows = []
+    for label, runs in table.groupby("variant", sort=False):
+        kept = runs[runs["status"] == DONE].sort_values("seed")
+        row: dict[str, Any] = {"variant": label, "strategy": runs["strategy"].iloc[0], "seeds": len(kept)}
+        for name in AVERAGED:
+            row[f"{name}_mean"] = kept[name].mean(skipna=False)
+            row[f"{name}_sd"] = kept[name].std(skipna=False)
+        pairs = [(own, done.get((against[str(label)], int(own["seed"])))) for _, own in kept.iterrows()]
+        row.update(_paired([(own, other) for own, other in pairs if other is not None]))
+        row["overrides"] = (overrides or {}).get(str(label), "")
+        rows.append(row)
+    return pd.DataFrame.from_records(rows, columns=list(SUMMARY)).astype(SUMMARY)
+
+
+def _paired(pairs: list[tuple[pd.Series, pd.Series]]) -> dict[str, float]:
+    ratios = pd.Series([_both_ways(own) / _both_ways(other) for own, other in pairs if _both_ways(other)], dtype=FLOAT)
+    diffs = pd.Series([own["final"] - other["final"] for own, other in pairs], dtype=FLOAT)
+    return {
+        "bytes_ratio": ratios.mean(skipna=False),
+        "final_diff": diffs.mean(skipna=False),
+        "final_diff_sd": diffs.std(skipna=False),
+    }
+
+
+def _both_ways(run: pd.Series) -> float:
+    return float(run["bytes_up"] + run["bytes_down"])

@@ -1,0 +1,234 @@
+"""How the rows of a data set come to clients, and how each client's rows become train, validation and test.
+
+Everything here is a pure function of its arguments and the seed. The partitioners are those of flwr-datasets over
+tables of two columns (label, index): the data itself stays where it is.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from fedsparse.errors import InputError
+from fedsparse.options import Count, Options, Positive, Whole
+from fedsparse.randomness import generator
+
+if TYPE_CHECKING:
+    from flwr_datasets.partitioner import Partitioner
+
+    from fedsparse.data import Data
+
+Indices = np.ndarray
+"""Row numbers, int64, ascending, each once."""
+
+TRIES = 20
+"""Seeds that are tried until every client has `min_samples`; Dirichlet draws 11 times with each."""
+
+
+class Partition(Options):
+    """The base of every partition: which rows belong to which client.
+
+    class Halves(Partition):
+        '''Two clients: the first half of the rows and the second.'''
+        name = "halves"
+        def assign(self, data, clients, seed):
+            return np.array_split(np.arange(len(data.x)), 2)
+    """
+
+    name: ClassVar[str]
+    """What a config calls it."""
+    natural: ClassVar[bool] = False
+    """Whether the data say how many clients there are, so that a config may leave `clients` out."""
+
+    def split(self, data: Data, clients: int | None, seed: int) -> list[Indices]:
+        """The rows of each client: row numbers, sorted. Raises InputError when it cannot be done."""
+        if clients is None:
+            raise InputError(f"The partition {self.name} needs a number of clients.")
+        if clients < 1:
+            raise InputError(f"clients = {clients} is not possible: a federation has at least 1.")
+        if clients > len(data.x):
+            raise InputError(
+                f"clients = {clients} is more than the samples of the data set: allowed are 1 to {len(data.x)}."
+            )
+        parts = [np.sort(np.asarray(part, dtype=np.int64)) for part in self.assign(data, clients, seed)]
+        for client, part in enumerate(parts):
+            if len(part) == 0:
+                raise InputError(f"The partition {self.name} leaves client {client} without samples: each needs some.")
+        return parts
+
+    @abstractmethod
+    def assign(self, data: Data, clients: int, seed: int) -> list[Indices]:
+        """The rows of each client in any order: what a partition has to say."""
+
+
+class IID(Partition):
+    """Rows are dealt out at random, equally many to each client."""
+
+    name = "iid"
+
+    def assign(self, data: Data, clients: int, seed: int) -> list[Indices]:
+        from flwr_datasets.partitioner import IidPartitioner
+
+        # This partitioner cuts the table as it lies, so it gets the rows shuffled.
+        order = generator(seed, "partition").permutation(len(data.x))
+        return _load(IidPartitioner(clients), clients, order, order)
+
+
+class Dirichlet(Partition):
+    """Each class is shared out by proportions from a Dirichlet distribution: the smaller alpha, the more skewed."""
+
+    name = "dirichlet"
+
+    alpha: Positive = 0.3
+    """Concentration: 100 is nearly iid, 0.1 leaves most clients a few classes."""
+    min_samples: Whole = 10
+    """Fewest samples of a client; proportions are drawn again until every client has them."""
+
+    def assign(self, data: Data, clients: int, seed: int) -> list[Indices]:
+        from flwr_datasets.partitioner import DirichletPartitioner
+
+        labels = _labels(self.name, data)
+        for attempt in range(TRIES if self.min_samples * clients <= len(labels) else 0):
+            try:
+                return _load(
+                    DirichletPartitioner(clients, "label", self.alpha, self.min_samples, seed=_seed(seed, attempt)),
+                    clients,
+                    labels,
+                )
+            except ValueError:
+                continue  # no draw gave every client enough
+        raise InputError(
+            f"The partition dirichlet found no way to give each of {clients} clients min_samples = {self.min_samples} "
+            f"of {len(labels)} samples with alpha = {self.alpha:g}: raise alpha, or lower min_samples or clients."
+        )
+
+
+class Pathological(Partition):
+    """Each client has samples of a few classes only, after McMahan et al. (2017)."""
+
+    name = "pathological"
+
+    classes: Count = 2
+    """Classes of each client; where clients are fewer than classes, one may get less, so that every class is used."""
+    min_samples: Whole = 10
+    """Fewest samples of a client; classes are drawn again until every client has them."""
+
+    def assign(self, data: Data, clients: int, seed: int) -> list[Indices]:
+        labels = _labels(self.name, data)
+        values, labels = np.unique(labels, return_inverse=True)
+        if self.classes > len(values):
+            raise InputError(
+                f"The partition pathological has classes = {self.classes}, allowed are 1 to {len(values)}."
+            )
+        if self.classes * clients < len(values):
+            raise InputError(
+                f"The partition pathological leaves some of {len(values)} classes to nobody with clients = {clients} "
+                f"and classes = {self.classes}: raise either."
+            )
+        for attempt in range(TRIES):
+            try:
+                parts = self._draw(labels, clients, seed, attempt)
+            except ValueError:
+                continue  # a class was drawn by more clients than it has samples
+            if min(map(len, parts)) >= self.min_samples:
+                return parts
+        raise InputError(
+            f"The partition pathological found no way to give each of {clients} clients min_samples = "
+            f"{self.min_samples} of {len(labels)} samples with classes = {self.classes}: lower min_samples or clients, "
+            f"or raise classes."
+        )
+
+    def _draw(self, labels: Indices, clients: int, seed: int, attempt: int) -> list[Indices]:
+        from flwr_datasets.partitioner import PathologicalPartitioner
+
+        total = int(labels.max()) + 1
+        if clients >= total:
+            # The first class of client i is class i modulo their number, so each class is somebody's.
+            return _load(
+                PathologicalPartitioner(
+                    clients, "label", self.classes, "first-deterministic", seed=_seed(seed, attempt)
+                ),
+                clients,
+                labels,
+            )
+        # The partitioner would leave classes to nobody: here it deals out bundles of classes, drawn by the seed.
+        bundle = generator(seed, "partition", attempt).permutation(total) // self.classes
+        return _load(PathologicalPartitioner(clients, "label", 1, "deterministic"), clients, bundle[labels])
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The rows of one client by their use; no row has two."""
+
+    train: Indices
+    validation: Indices
+    test: Indices
+
+
+def parts(indices: list[Indices], data: Data, validation: float, test: float, seed: int) -> list[Parts]:
+    """Each client's rows as train, validation and test, drawn by the seed, at least one of each.
+
+    `validation` and `test` are shares of the client's samples; where the data has groups, of its groups, which stay
+    whole. Raises InputError when a client has fewer than three samples (groups).
+    """
+    if validation < 0 or test < 0 or validation + test >= 1:
+        raise InputError(
+            f"The partition has validation = {validation:g} and test = {test:g}: both are shares of at least 0 that "
+            f"leave something to train on, together below 1."
+        )
+    return [_parts(client, rows, data.groups, validation, test, seed) for client, rows in enumerate(indices)]
+
+
+def _parts(client: int, rows: Indices, groups: np.ndarray | None, validation: float, test: float, seed: int) -> Parts:
+    units, unit = np.unique(rows if groups is None else groups[rows], return_inverse=True)
+    if len(units) < 3:
+        what = "samples" if groups is None else "groups"
+        raise InputError(
+            f"Client {client} has {len(units)} {what}, it needs at least 3 for its train, validation and test parts: "
+            f"take fewer clients or raise min_samples."
+        )
+    order = generator(seed, "parts", client).permutation(len(units))
+    # Half up, at least one each, and one left to train on: with three units or more this always ends.
+    tested, checked = (max(1, int(len(units) * share + 0.5)) for share in (test, validation))
+    while tested + checked >= len(units):
+        tested, checked = (tested - 1, checked) if tested >= checked else (tested, checked - 1)
+    use = np.zeros(len(units), dtype=np.int8)
+    use[order[:tested]], use[order[tested : tested + checked]] = 2, 1
+    return Parts(*(rows[use[unit] == i] for i in range(3)))
+
+
+def _labels(partition: str, data: Data) -> Indices:
+    if data.classes is None or data.y.ndim != 1:
+        raise InputError(
+            f"The partition {partition} needs one class label a sample, which the data set does not have: "
+            f"take iid or a partition that does not look at classes."
+        )
+    return data.y.numpy()
+
+
+def _seed(seed: int, attempt: int) -> int:
+    return int(generator(seed, "partition", attempt).integers(2**31))
+
+
+def _load(partitioner: Partitioner, clients: int, labels: Indices, rows: Indices | None = None) -> list[Indices]:
+    """What the partitioner gives each client of a table (label, index); `rows` are the indices, else 0, 1, 2, ..."""
+    from datasets.arrow_dataset import Dataset  # Hugging Face's
+
+    with _quiet():
+        table = Dataset.from_dict({"label": labels, "index": np.arange(len(labels)) if rows is None else rows})
+        partitioner.dataset = table.with_format("numpy")
+        return [partitioner.load_partition(client)["index"][:] for client in range(clients)]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # Every draw that Dirichlet throws away is a warning; what it means is said here, once, as an error.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,114 @@
+"""What crosses the wire: one value type, and the description of it that a receiver expects.
+
+Arrays are NumPy arrays or CPU tensors: everything here only looks at `shape`, `dtype` and values.
+*The mask is not the set of non-zeros*: a kept weight may be zero, and a regrown weight starts at zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+Array = Any  # numpy.ndarray or torch.Tensor on the CPU
+Tensors = Mapping[str, Array]
+Scalar = bool | int | float | str
+Kind = Literal["weights", "update"]
+Absent = Literal["unheld", "zero"]
+
+
+class Mask(Protocol):
+    """Which positions of one tensor are kept."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def count(self) -> int:
+        """Number of kept positions."""
+
+    def dense(self) -> Array:
+        """A boolean array of `shape`, True where kept."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bits:
+    """An unstructured mask: one boolean a position."""
+
+    bits: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.bits.shape)
+
+    @cached_property
+    def count(self) -> int:
+        return int(self.bits.sum())
+
+    def dense(self) -> Array:
+        return self.bits
+
+
+@dataclass(frozen=True)
+class Payload:
+    """One message's content.
+
+    weights: dense-shaped tensors by name; of a masked tensor only the kept positions are sent, the rest arrives as zero.
+    masks:   by the name of a tensor in `weights`, or "GROUP/NAME" for a tensor in `extra`; no mask = dense.
+    extra:   further groups of tensors, for example {"outside": {...}}.
+    info:    named scalars. Those that a strategy adds to a reply become `x_NAME` columns of clients.parquet.
+    kind:    whether `weights` are weights or an update to be added to them.
+    absent:  what a position outside the mask means to an average: nobody held it ("unheld"), or its value is 0 ("zero").
+    """
+
+    weights: Tensors = field(default_factory=dict)
+    masks: Mapping[str, Mask] = field(default_factory=dict)
+    extra: Mapping[str, Tensors] = field(default_factory=dict)
+    info: Mapping[str, Scalar] = field(default_factory=dict)
+    kind: Kind = "weights"
+    absent: Absent = "unheld"
+
+    def __post_init__(self) -> None:
+        # A bare boolean array is the commonest mask: let strategies write it as it is.
+        wrapped = {n: m if hasattr(m, "dense") and hasattr(m, "count") and not hasattr(m, "dtype") else Bits(m)
+                   for n, m in self.masks.items()}
+        object.__setattr__(self, "masks", wrapped)
+
+    def tensors(self) -> dict[str, Array]:
+        """All tensors in wire order: `weights` by name, then `extra` as "GROUP/NAME"."""
+        flat = dict(self.weights)
+        for group, tensors in self.extra.items():
+            flat |= {f"{group}/{name}": tensor for name, tensor in tensors.items()}
+        return flat
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The dtype (NumPy's name, for example "float32") and shape of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a receiver accepts: every tensor by its flat name ("NAME", or "GROUP/NAME" for `extra`), and which may be masked.
+
+    With `partial`, tensors may be missing from a payload; otherwise all of them must be there.
+    Whatever is not listed here is refused, and no buffer is ever sized by the wire.
+    """
+
+    tensors: Mapping[str, Spec]
+    maskable: frozenset[str] = frozenset()
+    partial: bool = False
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Who a message belongs to: federation id, round, client (partition) id, generation of the client's store."""
+
+    run: int = 0
+    round: int = 0
+    client: int = 0
+    generation: int = 0

@@ -1,0 +1,162 @@
+"""The tables of an experiment, one class each: keys, types, ranges and defaults."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from fedsparse import registry
+from fedsparse.options import Count, Held, NonNegative, Options, Positive, Share, Whole
+from fedsparse.settings import Table
+
+# They need a closure, sparse gradients or matrices only.
+_UNFIT = ("LBFGS", "SparseAdam", "Muon")
+
+
+class Choice(Options):
+    """A plug-in by name, with all its options."""
+
+    kind: ClassVar[str]
+
+    name: str
+    """A shipped name, an entry point's, or path/to/file.py:Name."""
+    options: dict[str, Any] = {}
+    """The plug-in's own options, defaults filled in."""
+
+    def build(self) -> Any:
+        """The plug-in with these options."""
+        return registry.find(self.kind, self.name)(**self.options)
+
+    def table(self) -> Table:
+        """As a config has it: the options beside the name."""
+        return {**self.model_dump(exclude={"options"}), **self.options}
+
+
+class DatasetChoice(Choice):
+    """The data set."""
+
+    kind = "datasets"
+
+
+class ModelChoice(Choice):
+    """The model that is trained."""
+
+    kind = "models"
+
+
+class StrategyChoice(Choice):
+    """The method."""
+
+    kind = "strategies"
+
+
+class PartitionChoice(Choice):
+    """How the data come to the clients, and what each client keeps for validation and test."""
+
+    kind = "partitions"
+
+    validation: Held = 0.1
+    """Share of each client's samples that steers decisions (pruning, stopping, tuning)."""
+    test: Held = 0.2
+    """Share of each client's samples that is looked at for reporting alone."""
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation = {self.validation:g} and test = {self.test:g} leave nothing to train on: "
+                             f"together they must be less than 1")
+        return self
+
+
+class Train(Options):
+    """The clients' local training."""
+
+    epochs: Count = 1
+    """Passes over a client's training samples in a round."""
+    batch_size: Count = 32
+    """Samples a step."""
+    optimizer: str = "sgd"
+    """A `torch.optim` name in lower case."""
+    lr: Positive = 0.05
+    """Learning rate."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Momentum, for optimisers that have one."""
+    weight_decay: NonNegative = 0.0
+    """Weight decay."""
+    lr_decay: Positive = 1.0
+    """The learning rate is multiplied by this after each round."""
+    clip: NonNegative = 0.0
+    """Largest norm of a gradient; 0 does not clip."""
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        allowed = sorted(_optimizers())
+        if name not in allowed:
+            raise ValueError(f'must be one of {", ".join(allowed)}, not "{name}"{registry.nearest(name, allowed)}')
+        return name
+
+    @model_validator(mode="after")
+    def _has_momentum(self) -> Self:
+        if self.momentum and "momentum" not in inspect.signature(_optimizers()[self.optimizer]).parameters:
+            raise ValueError(f'momentum = {self.momentum:g} is not allowed: the optimizer "{self.optimizer}" has none')
+        return self
+
+
+def _optimizers() -> dict[str, Any]:
+    import torch
+
+    kinds = {n: k for n, k in vars(torch.optim).items() if isinstance(k, type) and issubclass(k, torch.optim.Optimizer)}
+    return {name.lower(): kind for name, kind in kinds.items() if name != "Optimizer" and name not in _UNFIT}
+
+
+class Wire(Options):
+    """How values travel."""
+
+    values: Literal["fp32"] = "fp32"
+    """Type of the values on the wire."""
+
+
+class Device(Options):
+    """A tier of devices."""
+
+    share: Share = 1.0
+    """Share of the clients that are of this tier."""
+    flops: Positive = 1e10
+    """Floating-point operations per second."""
+    down: Positive = 2.5e6
+    """Bytes per second to the device."""
+    up: Positive = 1.25e6
+    """Bytes per second from the device."""
+    latency: NonNegative = 0.05
+    """Seconds that a message takes before its first byte arrives."""
+
+
+class Runtime(Options):
+    """Where clients are computed; it changes no result."""
+
+    name: Literal["local", "ray"] = "ray"
+    """`local` is this process, `ray` a pool of worker processes."""
+    workers: Whole = 0
+    """Worker processes; 0 is one a core."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` is CUDA where a worker has one, else the CPU."""
+    client_gpus: NonNegative = 0.0
+    """Share of a GPU that a worker asks Ray for."""
+    ray_address: str = ""
+    """Address of a Ray cluster that runs already; empty starts one."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port of the server; 0 is any free one."""
+
+
+class Compare(Options):
+    """What `fedsparse compare` compares."""
+
+    seeds: Count = 3
+    """Runs of each variant, with the seeds seed, seed + 1, ..."""
+    strategies: tuple[str, ...] = ()
+    """Each becomes a variant of its own name; empty is the one of [strategy]."""
+    variants: dict[str, dict[str, Any]] = {}
+    """Further variants by label: any changes of this experiment."""

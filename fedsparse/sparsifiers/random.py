@@ -1,0 +1,15 @@
+"""Keep weights drawn at random, the same on every machine that knows the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from fedsparse.randomness import generator
+
+
+def score(weights: Mapping[str, Tensor], names: Iterable[str], seed: int = 0) -> dict[str, Tensor]:
+    """Keep weights drawn at random: uniform numbers in [0, 1), a function of `seed` and the tensor's name."""
+    return {n: torch.from_numpy(generator(seed, "random mask", n).random(tuple(weights[n].shape))) for n in names}
