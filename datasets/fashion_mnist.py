@@ -59,8 +59,8 @@ def _missing(home: Path | None, first: int, why: str) -> InputError:
     here = f"FEDSPARSE_DATA ({home})" if home else "FEDSPARSE_DATA (which is not set)"
     return InputError(
         f"The data set fashion_mnist is missing: there is no {RAW / FILES[first]}[.gz] under {here}, nothing in the "
-        f"cache folder, and no download ({why}); set FEDSPARSE_DATA to a folder that holds the four files of {RAW}, or run "
-        f"once with a network."
+        f"cache folder, and no download ({why}); set FEDSPARSE_DATA to a folder that holds the four files of {RAW}, "
+        f"or run once with a network."
     )
 
 

@@ -1,7 +1,7 @@
 """The names and types of every column and key that a run writes: one place, because scripts of others rely on them.
 
-Types are pandas dtypes. `float64` is also the type of what may be unknown (a metric in a round without evaluation): null
-is NaN there. Beside the fixed columns a table may hold `x_NAME` columns (scalars that a strategy returned), all `float64`.
+Types are pandas dtypes. `float64` is also the type of what may be unknown (a metric in a round without evaluation):
+null is NaN there. Beside the fixed columns a table may hold `x_NAME` columns (scalars of a strategy), all `float64`.
 """
 
 from __future__ import annotations
@@ -122,9 +122,9 @@ EVALUATE = "evaluate"
 
 
 def frame(rows: Iterable[Mapping[str, Any]] | pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
-    """A table with exactly these columns first, in this order and of these types, then the `x_*` columns found (sorted, float64).
+    """A table with exactly these columns in this order and of these types, then the `x_*` columns found, sorted.
 
-    Columns that the rows lack are null; other unknown columns are dropped. Raises ValueError when an integer column has a null.
+    What the rows lack is null, other columns are dropped. Raises ValueError when an integer column has a null.
     """
     raw = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame.from_records(list(rows))
     types = {**columns, **{str(name): FLOAT for name in sorted(map(str, raw.columns)) if name.startswith("x_")}}

@@ -68,8 +68,10 @@ class Experiment(Options):
     compare: Compare = Compare()
 
     @classmethod
-    def load(cls, source: str | Path | Mapping[str, Any] | Experiment, sets: Iterable[str] = (), **overrides: Any) -> Experiment:
-        """The experiment of a path, a shipped config's bare name, TOML text, a dictionary or an Experiment, with changes.
+    def load(
+        cls, source: str | Path | Mapping[str, Any] | Experiment, sets: Iterable[str] = (), **overrides: Any
+    ) -> Experiment:
+        """The experiment of a path, a shipped config's name, TOML text, a dictionary or an Experiment, with changes.
 
         `sets` are strings KEY=VALUE with dotted keys and TOML values; `overrides` the same as keywords, nested as
         dictionaries (`strategy="feddip"` is its name, None goes back to the default). Raises InputError.
@@ -84,7 +86,8 @@ class Experiment(Options):
 
     def table(self) -> Table:
         """As a config has it, defaults included."""
-        table: Table = {name: getattr(self, name) for name in type(self).model_fields if getattr(self, name) is not None}
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        table: Table = {name: value for name, value in fields.items() if value is not None}
         for name, value in table.items():
             if isinstance(value, Choice):
                 table[name] = value.table()
@@ -99,7 +102,7 @@ class Experiment(Options):
         return settings.emit(self.table())
 
     def hash(self) -> str:
-        """SHA-256 of everything that changes a run's results: not of [runtime] and [compare], nor of where files lie."""
+        """SHA-256 of everything that changes a run's results: not of [runtime], [compare] and where files lie."""
         table = {key: value for key, value in self.table().items() if key not in ("runtime", "compare")}
         for key in settings.PLUGS:
             table[key] = table[key] | {"name": registry.fingerprint(table[key]["name"])}
@@ -134,8 +137,9 @@ class Experiment(Options):
         """One variant of a comparison as an experiment of its own."""
         changes = self._changes()
         if label not in changes:
-            raise InputError(f'There is no variant "{label}"{registry.nearest(label, changes)}; '
-                             f"allowed: {', '.join(changes)}.")
+            raise InputError(
+                f'There is no variant "{label}"{registry.nearest(label, changes)}; allowed: {", ".join(changes)}.'
+            )
         try:
             return Experiment.load(self, compare=None, **changes[label])
         except InputError as error:
@@ -146,7 +150,7 @@ class Experiment(Options):
         return {label: self.variant(label) for label in self.labels()}
 
     def overrides(self, label: str) -> str:
-        """What a variant changes, for people: options of its strategy that are not defaults, and every other changed key."""
+        """What a variant changes, for people: its strategy's options that are not defaults, every other changed key."""
         variant = self.variant(label)
         strategy = type(variant.strategy.build())
         plain = _dump(strategy())
@@ -159,7 +163,7 @@ class Experiment(Options):
     def _changes(self) -> dict[str, Table]:
         """Changes of this experiment by variant."""
         named = self.compare.strategies or (() if self.compare.variants else (self.strategy.name,))
-        found = {_label_of(name): {"strategy": {"name": name}} for name in named}
+        found = {registry.label(name): {"strategy": {"name": name}} for name in named}
         found |= self.compare.variants
         return found if BASELINE in found else {BASELINE: {"strategy": {"name": BASELINE}}} | found
 
@@ -234,11 +238,13 @@ def _check(experiment: Experiment) -> None:
         raise InputError(f"The shares of the devices must add up to 1, not {total:g} ({shares or 'there is none'}).")
     if experiment.compare == Compare(seeds=experiment.compare.seeds):
         return
-    named = [_label_of(name) for name in experiment.compare.strategies]
+    named = [registry.label(name) for name in experiment.compare.strategies]
     for label in (labels := [*named, *experiment.compare.variants]):
         if not _LABEL.fullmatch(label):
-            raise InputError(f'The label "{label}" in compare must begin with a letter or digit and consist of at most 64 '
-                             f"letters, digits, '.', '_' and '-', because it names a folder.")
+            raise InputError(
+                f'The label "{label}" in compare must begin with a letter or digit and consist of at most '
+                f"64 letters, digits, '.', '_' and '-', because it names a folder."
+            )
         # Folders of some systems do not tell cases apart.
         if [other.lower() for other in labels].count(label.lower()) > 1:
             raise InputError(f'The label "{label}" stands in compare more than once.')
@@ -246,8 +252,4 @@ def _check(experiment: Experiment) -> None:
         raise InputError("A variant in compare.variants cannot have a key compare of its own.")
     variants = experiment.variants()
     if variants[BASELINE].strategy.name != BASELINE:
-        raise InputError(f'The label "{BASELINE}" in compare is kept for the strategy {BASELINE}, which all are compared to.')
-
-
-def _label_of(strategy: str) -> str:
-    return strategy.rpartition(":")[2] if registry.is_file(strategy) else strategy
+        raise InputError(f'The label "{BASELINE}" in compare is kept for the strategy {BASELINE}.')

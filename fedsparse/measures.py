@@ -1,4 +1,4 @@
-"""What the printed numbers are: `final`, MB to target, the table of runs and the table of variants, as pure functions of tables."""
+"""What the printed numbers are: `final`, MB to target, a row a run and a row a variant, as pure functions of tables."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 import pandas as pd
 
-from .columns import AVERAGED, DONE, EXTRA_PREFIXES, FLOAT, MB_TO_TARGET, RUN_KEYS, SUMMARY
+from fedsparse.columns import AVERAGED, DONE, EXTRA_PREFIXES, FLOAT, MB_TO_TARGET, RUN_KEYS, STR, SUMMARY
 
 MEGA = 1e6
 """Bytes in a MB."""
 BASELINE = "fedavg"
 NEAR, NEAR_ERROR = 0.95, 1.05
-"""The target of "MB to target", as a multiple of FedAvg's `final`: for metrics where higher is better, and for errors."""
+"""The target of "MB to target" as a multiple of FedAvg's `final`: where higher is better, and for errors."""
 
 
 def final_of(rounds: pd.DataFrame, total_rounds: int, column: str = "metric") -> float:
     """Mean of a column over the evaluated rounds among the last tenth (rounded down, at least one) of `total_rounds`.
 
-    Where none of those was evaluated (a run that was cut short) it is the last evaluated round's value. The last round of
-    all is always evaluated, so a null there means that the strategy has no such value, or that it diverged: NaN.
+    Where none of those was evaluated (a run that was cut short) it is the last evaluated round's value. The last round
+    of all is always evaluated, so a null there means that the strategy has no such value, or that it diverged: NaN.
     """
     ordered = rounds.sort_values("round")
     if len(ordered) and ordered["round"].iloc[-1] >= total_rounds and pd.isna(ordered[column].iloc[-1]):
@@ -43,7 +43,7 @@ def target_of(baseline_final: float, higher_is_better: bool) -> float:
 
 
 def mb_to_target(rounds: pd.DataFrame, target: float, higher_is_better: bool, column: str = "metric") -> float:
-    """Training MB (both directions) up to and including the first evaluated round that reaches the target; NaN when none does."""
+    """Training MB (both ways) up to and including the first evaluated round that reaches the target, or NaN."""
     ordered = rounds.sort_values("round")
     value = ordered[column]
     reached = value >= target if higher_is_better else value <= target  # a null reaches nothing
@@ -51,7 +51,7 @@ def mb_to_target(rounds: pd.DataFrame, target: float, higher_is_better: bool, co
 
 
 def baselines(table: pd.DataFrame) -> dict[str, str | None]:
-    """For each variant the label of the FedAvg that it is compared with: the variant `fedavg`, else the first with that strategy.
+    """By variant, the label of the FedAvg that it is compared with: the variant `fedavg`, else the first of that strategy.
 
     Where the table has a `source` column (runs of several folders), a FedAvg of the variant's own folder comes first.
     """
@@ -69,11 +69,11 @@ def baselines(table: pd.DataFrame) -> dict[str, str | None]:
 
 
 def run_table(rows: Iterable[tuple[Mapping[str, Any], pd.DataFrame]]) -> pd.DataFrame:
-    """One row a run from pairs of (run.json's keys, `rounds`): the keys, `mb_to_target`, then the optional numbers, sorted by name."""
+    """One row a run from pairs (run.json's keys, `rounds`): the keys, `mb_to_target`, then optional numbers by name."""
     pairs = list(rows)
     raw = pd.DataFrame.from_records([dict(keys) for keys, _ in pairs])
-    extras = {name: FLOAT for name in sorted(map(str, raw.columns)) if name.startswith(EXTRA_PREFIXES) or name == "source"}
-    extras.update({"source": "str"} if "source" in extras else {})
+    extras = {name: FLOAT for name in sorted(map(str, raw.columns)) if name.startswith(EXTRA_PREFIXES)}
+    extras |= {"source": STR} if "source" in raw else {}
     table = raw.reindex(columns=[*RUN_KEYS, *extras]).astype({**RUN_KEYS, **extras})
     finals = _by_seed(table)
     against = baselines(table)
@@ -103,8 +103,8 @@ def summarise(table: pd.DataFrame, overrides: Mapping[str, str] | None = None) -
     - `seeds` counts the runs that are done; only they enter means. `NAME_sd` is the sample standard deviation (n - 1).
     - A mean over a seed without a value is NaN: MB to target is a number only when every seed reached it, or a strategy
       that fails on the hard seeds would look cheap.
-    - `bytes_ratio`: per seed, bytes both ways over FedAvg's bytes both ways on the same seed; then the mean over the seeds
-      that both have. `final_diff`: likewise `final` minus FedAvg's, with its own standard deviation.
+    - `bytes_ratio`: per seed, bytes both ways over FedAvg's bytes both ways on the same seed; then the mean over the
+      seeds that both have. `final_diff`: likewise `final` minus FedAvg's, with its own standard deviation.
     """
     done = _by_seed(table)
     against = baselines(table)

@@ -32,5 +32,11 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Options(BaseModel):
     """The base of every plug-in: fields are options, unknown ones are refused, nothing changes after it was made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True,
-                              arbitrary_types_allowed=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        arbitrary_types_allowed=True,
+        protected_namespaces=(),
+    )

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -131,7 +131,7 @@ class Pathological(Partition):
                 f"The partition pathological leaves some of {len(values)} classes to nobody with clients = {clients} "
                 f"and classes = {self.classes}: raise either."
             )
-        for attempt in range(TRIES):
+        for attempt in range(TRIES if self.min_samples * clients <= len(labels) else 0):
             try:
                 parts = self._draw(labels, clients, seed, attempt)
             except ValueError:
@@ -218,12 +218,22 @@ def _seed(seed: int, attempt: int) -> int:
 
 def _load(partitioner: Partitioner, clients: int, labels: Indices, rows: Indices | None = None) -> list[Indices]:
     """What the partitioner gives each client of a table (label, index); `rows` are the indices, else 0, 1, 2, ..."""
+    with _quiet():
+        partitioner.dataset = _table(label=labels, index=np.arange(len(labels)) if rows is None else rows)
+        return [partitioner.load_partition(client)["index"][:] for client in range(clients)]
+
+
+def _table(**columns: Indices) -> Any:
     from datasets.arrow_dataset import Dataset  # Hugging Face's
 
-    with _quiet():
-        table = Dataset.from_dict({"label": labels, "index": np.arange(len(labels)) if rows is None else rows})
-        partitioner.dataset = table.with_format("numpy")
-        return [partitioner.load_partition(client)["index"][:] for client in range(clients)]
+    class Table(Dataset):
+        """A column is one array: by itself it is an iterator, that costs the partitioner seconds for 60,000 rows."""
+
+        def __getitem__(self, key: Any) -> Any:
+            found = super().__getitem__(key)
+            return found[:] if isinstance(key, str) else found
+
+    return Table.from_dict(columns).with_format("numpy")
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """What can be plugged in, and where it is found: a shipped file, an installed package's entry point, or a user's file.
 
-    find("strategies", "fedavg")              the class in strategies/fedavg.py
-    find("strategies", "mine.py:Mine")        the class Mine in the file mine.py
-    find("configs", "quickstart")             the path of configs/quickstart.toml
+find("strategies", "fedavg")              the class in strategies/fedavg.py
+find("strategies", "mine.py:Mine")        the class Mine in the file mine.py
+find("configs", "quickstart")             the path of configs/quickstart.toml
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def is_file(name: str) -> bool:
 
 
 def absolute(name: str, *folders: Path) -> str:
-    """path/to/file.py:Name with an absolute path: the first of `folders` that has the file, else the working directory."""
+    """path/to/file.py:Name with an absolute path: in the first of `folders` that has it, else where we are."""
     if not is_file(name):
         return name
     path, colon, attribute = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
@@ -82,6 +82,11 @@ def absolute(name: str, *folders: Path) -> str:
         if found.is_file():
             return f"{found}{colon}{attribute}"
     return f"{Path(path).expanduser().absolute()}{colon}{attribute}"
+
+
+def label(name: str) -> str:
+    """A name for tables and folders: of path/to/file.py:Name the Name."""
+    return name.rpartition(":")[2] if is_file(name) else name
 
 
 def fingerprint(name: str) -> str:
@@ -152,9 +157,15 @@ def _base(kind: str) -> type:
 
 def _subclasses(module: ModuleType, base: type) -> list[Any]:
     """The public subclasses of `base` that are defined in this module."""
-    return [cls for name, cls in vars(module).items()
-            if isinstance(cls, type) and issubclass(cls, base) and cls is not base
-            and cls.__module__ == module.__name__ and not name.startswith("_")]
+    return [
+        cls
+        for name, cls in vars(module).items()
+        if isinstance(cls, type)
+        and issubclass(cls, base)
+        and cls is not base
+        and cls.__module__ == module.__name__
+        and not name.startswith("_")
+    ]
 
 
 def _only(kind: str, module: ModuleType) -> Any:
@@ -176,8 +187,10 @@ def _from_point(kind: str, point: EntryPoint) -> Any:
     try:
         found = point.load()
     except Exception as error:
-        raise InputError(f'The {SINGULAR[kind]} "{point.name}" of the entry point {point.value} cannot be loaded: '
-                         f"{type(error).__name__}: {error}.") from error
+        raise InputError(
+            f'The {SINGULAR[kind]} "{point.name}" of the entry point {point.value} cannot be loaded: '
+            f"{type(error).__name__}: {error}."
+        ) from error
     return _fits(kind, found, point.name)
 
 
@@ -189,8 +202,10 @@ def _from_file(kind: str, name: str) -> Any:
     module = _module(Path(path), kind)
     if not hasattr(module, attribute):
         known = [n for n, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
-        raise InputError(f'There is no "{attribute}" in {path}{nearest(attribute, known)}; '
-                         f"it defines {', '.join(known) or 'nothing'}.")
+        raise InputError(
+            f'There is no "{attribute}" in {path}{nearest(attribute, known)}; '
+            f"it defines {', '.join(known) or 'nothing'}."
+        )
     return _fits(kind, getattr(module, attribute), name)
 
 

@@ -26,7 +26,7 @@ MASK = ".__mask__"
 
 
 class Run:
-    """One run's folder: `info` is its run.json; the tables are read when they are asked for, also while the run goes on."""
+    """One run's folder: `info` is its run.json; tables are read when asked for, also while the run goes on."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -62,7 +62,7 @@ class Run:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """run.json's keys, all of them; numbers that an unfinished run has not booked yet are computed from its rounds."""
+        """run.json's keys, all of them; what an unfinished run has not booked yet is computed from its rounds."""
         info = {**dict.fromkeys(columns.RUN_KEYS), "variant": self.label, "strategy": self.label, **self.info}
         rounds = self.rounds
         total = int(info["rounds"] or len(rounds))
@@ -96,7 +96,7 @@ class Run:
 
 
 class Comparison:
-    """A folder of runs: `.runs`, `.table` (a row a run, `comparison.csv`) and `.summary` (a row a variant, `summary.csv`)."""
+    """A folder of runs: `.runs`, `.table` (a row a run: comparison.csv), `.summary` (a row a variant: summary.csv)."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -106,7 +106,7 @@ class Comparison:
 
     @cached_property
     def runs(self) -> list[Run]:
-        """The run folders inside, in the order of `comparison.csv` where there is one, else by label (FedAvg first) and seed."""
+        """The run folders inside, in the order of `comparison.csv`, without one by label (FedAvg first) and seed."""
         found = [Run(path.parent) for path in self.folder.glob("*/run.json")]
         order: dict[tuple[str, int], int] = {}
         if (path := self.folder / "comparison.csv").is_file():
@@ -123,7 +123,9 @@ class Comparison:
     def table(self) -> pd.DataFrame:
         """One row a run; recomputed from the run folders where `comparison.csv` was not written yet."""
         path = self.folder / "comparison.csv"
-        return _read_csv(path, columns.RUN_KEYS) if path.is_file() else run_table((run_row(r), r.rounds) for r in self.runs)
+        if path.is_file():
+            return _read_csv(path, columns.RUN_KEYS)
+        return run_table((run_row(run), run.rounds) for run in self.runs)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -141,15 +143,20 @@ def load(folder: str | Path) -> Run | Comparison:
         return Run(path)
     if (path / "comparison.csv").is_file() or any(path.glob("*/run.json")):
         return Comparison(path)
-    raise InputError(f"{str(path)!r} is neither a run (it has no run.json) nor a comparison (no comparison.csv, no run folders).")
+    raise InputError(
+        f"{str(path)!r} is neither a run (no run.json) nor a comparison (no comparison.csv, no run folders)."
+    )
 
 
 def write_comparison(folder: str | Path, runs: Iterable[Run], overrides: Mapping[str, str] | None = None) -> Comparison:
-    """Write `comparison.csv` and `summary.csv` of these runs (failed ones too) and return the comparison as it is on disk.
+    """Write `comparison.csv` and `summary.csv` of these runs, failed ones too; returns the comparison as it is on disk.
 
-    `overrides` is the text for each label of what its config changes.
+    Rows stand by variant, in the order of their first runs, then by seed. `overrides`: by label, what its config changes.
     """
-    table = run_table((run_row(run), run.rounds) for run in runs)
+    found = list(runs)
+    first = {run.label: place for place, run in reversed(list(enumerate(found)))}
+    found.sort(key=lambda run: (first[run.label], run.summary["seed"]))
+    table = run_table((run_row(run), run.rounds) for run in found)
     _write_csv(table, Path(folder) / "comparison.csv")
     _write_csv(summarise(table, overrides), Path(folder) / "summary.csv")
     return Comparison(folder)
@@ -213,10 +220,11 @@ def _weights(run: Run, client: int | None) -> tuple[dict[str, Any], dict[str, An
 
     path = run.folder / "model.safetensors"
     if not path.is_file():
-        raise InputError(f"{str(run.folder)!r} has no model.safetensors: the run has not ended, or its weights were left out.")
+        raise InputError(f"{str(run.folder)!r} has no model.safetensors: the run has not ended, or it was left out.")
     stored = load_file(path)
     if client is None and any(name.startswith("client/") for name in stored):
-        raise InputError(f"Strategy {run.info.get('strategy')!r} has no global model: ask for a client's own, model(client=0).")
+        name = run.info.get("strategy")
+        raise InputError(f"The strategy {name!r} has no global model: ask for a client's own, model(client=0).")
     prefix = "" if client is None else f"client/{client}/"
     own = {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
     if not own:

@@ -25,6 +25,11 @@ class Choice(Options):
     options: dict[str, Any] = {}
     """The plug-in's own options, defaults filled in."""
 
+    @property
+    def label(self) -> str:
+        """The name for tables and folders: of path/to/file.py:Name the Name."""
+        return registry.label(self.name)
+
     def build(self) -> Any:
         """The plug-in with these options."""
         return registry.find(self.kind, self.name)(**self.options)
@@ -65,8 +70,10 @@ class PartitionChoice(Choice):
     @model_validator(mode="after")
     def _leaves_something(self) -> Self:
         if self.validation + self.test >= 1:
-            raise ValueError(f"validation = {self.validation:g} and test = {self.test:g} leave nothing to train on: "
-                             f"together they must be less than 1")
+            raise ValueError(
+                f"validation = {self.validation:g} and test = {self.test:g} leave nothing to train on: "
+                f"together they must be less than 1"
+            )
         return self
 
 

@@ -17,11 +17,16 @@ _WORDS = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at m
 _SIMPLE = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
 
 
-def sentences(error: ValidationError, model: type[BaseModel], table: Mapping[str, Any], prefix: str = "",
-              beside: Sequence[str] = ()) -> list[str]:
+def sentences(
+    error: ValidationError,
+    model: type[BaseModel],
+    table: Mapping[str, Any],
+    prefix: str = "",
+    beside: Sequence[str] = (),
+) -> list[str]:
     """One sentence for each wrong key.
 
-    `table` is what was validated, `prefix` stands before its keys ("strategy."), `beside` are further keys allowed there.
+    `table` is what was validated, `prefix` stands before its keys ("strategy."), `beside` are more keys allowed there.
     """
     found: dict[str, str] = {}
     for item in error.errors(include_url=False):
@@ -98,8 +103,12 @@ def describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
 
 
 def _bounds(metadata: Sequence[Any]) -> str:
-    parts = [f"{_WORDS[name]} {getattr(m, name):g}" for m in metadata for name in _WORDS
-             if isinstance(getattr(m, name, None), int | float)]
+    parts = [
+        f"{_WORDS[name]} {getattr(m, name):g}"
+        for m in metadata
+        for name in _WORDS
+        if isinstance(getattr(m, name, None), int | float)
+    ]
     text = " and ".join(parts)
     return f" of {text}" if text.startswith("at ") else f" {text}" if text else ""
 

@@ -83,7 +83,7 @@ def parse_sets(sets: Iterable[str]) -> Table:
 def _path(table: Table) -> list[str]:
     keys = []
     while isinstance(table, dict):
-        (key, table), = table.items()
+        ((key, table),) = table.items()
         keys.append(key)
     return keys
 
@@ -104,7 +104,7 @@ def _value(key: str, text: str) -> Any:
 
 
 def normal(table: Mapping[str, Any], folder: Path | None = None) -> Table:
-    """The same tables with dotted keys as tables, `strategy = "x"` as `strategy.name` and plug-ins' files as absolute paths.
+    """The same with dotted keys as tables, `strategy = "x"` as `strategy.name` and plug-ins' files as absolute paths.
 
     A relative file is looked for in `folder` first (the config's own), then in the working directory.
     """
@@ -159,7 +159,7 @@ def _name(key: str, table: Mapping[str, Any]) -> Any:
 def _nest(path: list[str], value: Any) -> Table:
     for key in reversed(path):
         value = {key: value}
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 # ---- writing ----

@@ -4,7 +4,8 @@ torchvision's own operators are compiled against one build of PyTorch. Beside an
 CPU and torchvision from PyPI, built for CUDA) they cannot be loaded, and then `import torchvision` ends with "operator
 torchvision::nms does not exist": it describes two operators to PyTorch that nobody defined. Nothing here needs them, so
 this module declares both by their signature, without an implementation, when torchvision's library cannot be loaded:
-its data sets, models and transforms work, calling `nms` is an error as before. Beside a matching PyTorch nothing changes.
+its data sets, models and transforms work, calling `nms` is an error as before. Beside a matching PyTorch nothing is
+changed.
 
 Whoever imports torchvision after this module gets the same, whole module.
 """

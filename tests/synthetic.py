@@ -14,8 +14,19 @@ from fedsparse import columns
 LAYERS = {"conv1.weight": 0.6, "conv2.weight": 0.2, "fc.weight": 0.08}
 
 
-def tables(*, rounds: int, seed: int, level: float, density: float, personal: float, size: int, clients: int = 4,
-           error_metric: bool = False, has_global: bool = True, eval_every: int = 1) -> dict[str, list[dict[str, Any]]]:
+def tables(
+    *,
+    rounds: int,
+    seed: int,
+    level: float,
+    density: float,
+    personal: float,
+    size: int,
+    clients: int = 4,
+    error_metric: bool = False,
+    has_global: bool = True,
+    eval_every: int = 1,
+) -> dict[str, list[dict[str, Any]]]:
     """Rows of all four tables of a run whose metric rises to about `level` (an error falls to it) with `size` bytes a dense model."""
     rng = np.random.default_rng(seed)
     out: dict[str, list[dict[str, Any]]] = {name: [] for name in columns.TABLES}
@@ -32,35 +43,104 @@ def tables(*, rounds: int, seed: int, level: float, density: float, personal: fl
                         parts = {"values": 0, "mask": 0, "dense": 0, "header": 150}
                     else:
                         values, full = int(size * kept), density >= 1
-                        parts = {"values": 0 if full else values, "mask": 0 if full else size // 40,
-                                 "dense": size if full else size // 60, "header": 180}
+                        parts = {
+                            "values": 0 if full else values,
+                            "mask": 0 if full else size // 40,
+                            "dense": size if full else size // 60,
+                            "header": 180,
+                        }
                     count = sum(parts.values())
                     ends = ("server", f"client:{client}")[:: 1 if direction == "down" else -1]
-                    out["messages"].append({"round": r, "phase": phase, "client": client, "direction": direction,
-                                            "src": ends[0], "dst": ends[1], "attempt": 1, "status": "ok", "bytes": count,
-                                            **parts, "transport": 300})
+                    out["messages"].append(
+                        {
+                            "round": r,
+                            "phase": phase,
+                            "client": client,
+                            "direction": direction,
+                            "src": ends[0],
+                            "dst": ends[1],
+                            "attempt": 1,
+                            "status": "ok",
+                            "bytes": count,
+                            **parts,
+                            "transport": 300,
+                        }
+                    )
                     totals[direction] += count if phase == "train" else 0
-                out["clients"].append({"round": r, "phase": phase, "client": client, "device": "slow" if client % 2 else "fast",
-                                       "status": "ok", "examples": 50, "steps": 2 if phase == "train" else 0, "flops": None,
-                                       "density": kept, "loss": gap, "metric": own if seen else None, "seconds": 0.01,
-                                       "x_regrown": float(r)})
-        out["rounds"].append({"round": r, "loss": abs(gap), "metric": metric if seen and has_global else None,
-                              "metric_personal": own if seen else None, "metric_worst_decile": own - 0.1 if seen else None,
-                              "density": kept, "bytes_up": totals["up"], "bytes_down": totals["down"], "seconds": 0.1})
-        out["layers"] += [{"round": r, "layer": n, "density": kept * f, "agreement": None if has_global else 0.5}
-                          for n, f in LAYERS.items()]
+                out["clients"].append(
+                    {
+                        "round": r,
+                        "phase": phase,
+                        "client": client,
+                        "device": "slow" if client % 2 else "fast",
+                        "status": "ok",
+                        "examples": 50,
+                        "steps": 2 if phase == "train" else 0,
+                        "flops": None,
+                        "density": kept,
+                        "loss": gap,
+                        "metric": own if seen else None,
+                        "seconds": 0.01,
+                        "x_regrown": float(r),
+                    }
+                )
+        out["rounds"].append(
+            {
+                "round": r,
+                "loss": abs(gap),
+                "metric": metric if seen and has_global else None,
+                "metric_personal": own if seen else None,
+                "metric_worst_decile": own - 0.1 if seen else None,
+                "density": kept,
+                "bytes_up": totals["up"],
+                "bytes_down": totals["down"],
+                "seconds": 0.1,
+            }
+        )
+        out["layers"] += [
+            {"round": r, "layer": n, "density": kept * f, "agreement": None if has_global else 0.5}
+            for n, f in LAYERS.items()
+        ]
     return out
 
 
-def write_run(folder: Path, *, variant: str, strategy: str | None = None, seed: int = 0, rounds: int = 20, level: float = 0.95,
-              density: float = 1.0, personal: float = 0.9, size: int = 60_000, error_metric: bool = False,
-              has_global: bool = True, eval_every: int = 1, status: str = "done", why: str | None = None,
-              closed: bool = True, played: int | None = None, **extra: Any) -> Path:
+def write_run(
+    folder: Path,
+    *,
+    variant: str,
+    strategy: str | None = None,
+    seed: int = 0,
+    rounds: int = 20,
+    level: float = 0.95,
+    density: float = 1.0,
+    personal: float = 0.9,
+    size: int = 60_000,
+    error_metric: bool = False,
+    has_global: bool = True,
+    eval_every: int = 1,
+    status: str = "done",
+    why: str | None = None,
+    closed: bool = True,
+    played: int | None = None,
+    **extra: Any,
+) -> Path:
     """A run's folder; `played` rounds of `rounds` were played, `closed` says whether its tables are Parquet yet."""
     folder.mkdir(parents=True)
-    rows = tables(rounds=rounds, seed=seed, level=level, density=density, personal=personal, size=size,
-                  error_metric=error_metric, has_global=has_global, eval_every=eval_every)
-    rows = {name: [row for row in table if row["round"] <= (rounds if played is None else played)] for name, table in rows.items()}
+    rows = tables(
+        rounds=rounds,
+        seed=seed,
+        level=level,
+        density=density,
+        personal=personal,
+        size=size,
+        error_metric=error_metric,
+        has_global=has_global,
+        eval_every=eval_every,
+    )
+    rows = {
+        name: [row for row in table if row["round"] <= (rounds if played is None else played)]
+        for name, table in rows.items()
+    }
     for name, table in rows.items():
         if closed:
             columns.frame(table, columns.TABLES[name]).to_parquet(folder / f"{name}.parquet", index=False)
@@ -72,8 +152,9 @@ def write_run(folder: Path, *, variant: str, strategy: str | None = None, seed: 
     def number(value: float) -> float | None:
         return None if math.isnan(value) else value
 
+    dataset = "yields" if error_metric else "digits"
     info: dict[str, Any] = {
-        "variant": variant, "strategy": strategy or variant, "dataset": "digits", "model": "cnn", "seed": seed,
+        "variant": variant, "strategy": strategy or variant, "dataset": dataset, "model": "cnn", "seed": seed,
         "runtime": "ray", "rounds": rounds, "metric": "rmse" if error_metric else "accuracy",
         "higher_is_better": not error_metric, "final": number(final_of(frame, rounds)),
         "final_personal": number(final_of(frame, rounds, "metric_personal")),
@@ -83,13 +164,22 @@ def write_run(folder: Path, *, variant: str, strategy: str | None = None, seed: 
         "versions": {"fedsparse": "0.1.0", "python": "3.11.4", "torch": "2.13.0", "flwr": "1.39.0", "ray": "2.55.1"},
         "started": "2025-01-02T03:04:05+00:00", "seconds": float(frame["seconds"].sum()) + 1.5, **extra,
     }  # fmt: skip
-    unfinished = ("final", "final_personal", "bytes_up", "bytes_down", "density", "model_hash", "clients_hash", "seconds")
+    unfinished = (
+        "final",
+        "final_personal",
+        "bytes_up",
+        "bytes_down",
+        "density",
+        "model_hash",
+        "clients_hash",
+        "seconds",
+    )
     if not closed:
         info.update(dict.fromkeys(unfinished))
         info["status"] = "running"
     (folder / "run.json").write_text(json.dumps(info, indent=2))
     (folder / "config.toml").write_text(
-        f'rounds = {rounds}\nclients = 4\nseed = {seed}\n\n[dataset]\nname = "digits"\n\n[model]\nname = "cnn"\n\n'
+        f'rounds = {rounds}\nclients = 4\nseed = {seed}\n\n[dataset]\nname = "{dataset}"\n\n[model]\nname = "cnn"\n\n'
         f'[strategy]\nname = "{strategy or variant}"\ndensity = {density}\n\n[runtime]\nname = "ray"\n'
     )
     return folder
@@ -98,13 +188,24 @@ def write_run(folder: Path, *, variant: str, strategy: str | None = None, seed: 
 def write_runs(folder: Path, *, seeds: int = 3, rounds: int = 20, error_metric: bool = False) -> list[Path]:
     """The run folders of a comparison of three strategies, FedAvg first."""
     if error_metric:
-        kinds: dict[str, dict[str, Any]] = {"fedavg": {"level": 5.0, "personal": 5.5}, "feddip": {"level": 5.1, "personal": 5.6},
-                                            "personalized_masks": {"level": 5.0, "personal": 4.4}}
+        kinds: dict[str, dict[str, Any]] = {
+            "fedavg": {"level": 5.0, "personal": 5.5},
+            "feddip": {"level": 5.1, "personal": 5.6},
+            "personalized_masks": {"level": 5.0, "personal": 4.4},
+        }
     else:
-        kinds = {"fedavg": {"level": 0.95, "personal": 0.93}, "feddip": {"level": 0.94, "personal": 0.92},
-                 "personalized_masks": {"level": 0.9, "personal": 0.95}}
+        kinds = {
+            "fedavg": {"level": 0.95, "personal": 0.93},
+            "feddip": {"level": 0.94, "personal": 0.92},
+            "personalized_masks": {"level": 0.9, "personal": 0.95},
+        }
     kinds["fedavg"] |= {"stock_bytes_up": 6e6, "stock_bytes_down": 6e6}
     kinds["feddip"] |= {"density": 0.1, "paper_bytes": 1234.0}
     kinds["personalized_masks"] |= {"density": 0.2, "has_global": False}
-    return [write_run(folder / f"{name}-seed{seed}", variant=name, seed=seed, rounds=rounds, error_metric=error_metric, **kind)
-            for name, kind in kinds.items() for seed in range(seeds)]
+    return [
+        write_run(
+            folder / f"{name}-seed{seed}", variant=name, seed=seed, rounds=rounds, error_metric=error_metric, **kind
+        )
+        for name, kind in kinds.items()
+        for seed in range(seeds)
+    ]

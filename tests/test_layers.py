@@ -28,14 +28,14 @@ LAYERS = [
     ("columns", "folder", "ledger", "measures"),
     ("flower",),
     ("results",),
-    ("figures", "report"),
+    ("figures", "page", "report"),
     ("api",),
     ("cli", "__main__"),
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 # A package of others: the modules that may import it.
-TABLES = ("columns", "ledger", "measures", "results", "figures", "report", "cli")
+TABLES = ("columns", "ledger", "measures", "results", "figures", "page", "report", "cli")
 HOMES = {
     "flwr": ("flower",),
     "ray": ("flower",),
@@ -43,7 +43,7 @@ HOMES = {
     "datasets": ("partition",),
     "pandas": TABLES,
     "pyarrow": TABLES,
-    "matplotlib": ("figures", "report", "cli"),
+    "matplotlib": ("figures", "page", "report", "cli"),
     "typer": ("cli",),
     "rich": ("cli",),
     "zstandard": ("codec",),

@@ -17,18 +17,39 @@ from fedsparse.results import Comparison, Run, load, write_comparison
 
 
 def rounds(metric, up=1_000_000, down=500_000, personal=None, start=1):
-    rows = [{"round": start + i, "metric": m, "metric_personal": None if personal is None else personal[i],
-             "bytes_up": up, "bytes_down": down} for i, m in enumerate(metric)]
+    rows = [
+        {
+            "round": start + i,
+            "metric": m,
+            "metric_personal": None if personal is None else personal[i],
+            "bytes_up": up,
+            "bytes_down": down,
+        }
+        for i, m in enumerate(metric)
+    ]
     return columns.frame(rows, columns.ROUNDS)
 
 
 def keys(variant, seed=0, *, final=0.9, up=100, down=100, strategy=None, status="done", higher=True, **more):
-    return {"variant": variant, "strategy": strategy or variant, "seed": seed, "rounds": 4, "higher_is_better": higher,
-            "final": final, "final_personal": 0.5, "bytes_up": up, "bytes_down": down, "density": 1.0, "seconds": 2.0,
-            "status": status, **more}
+    return {
+        "variant": variant,
+        "strategy": strategy or variant,
+        "seed": seed,
+        "rounds": 4,
+        "higher_is_better": higher,
+        "final": final,
+        "final_personal": 0.5,
+        "bytes_up": up,
+        "bytes_down": down,
+        "density": 1.0,
+        "seconds": 2.0,
+        "status": status,
+        **more,
+    }
 
 
 # final
+
 
 def test_final_is_the_mean_over_the_last_tenth():
     assert final_of(rounds([0.0] * 36 + [0.1, 0.2, 0.3, 0.4]), 40) == pytest.approx(0.25)
@@ -64,6 +85,7 @@ def test_final_does_not_depend_on_the_order_of_rows():
 
 # MB to target
 
+
 def test_mb_to_target_counts_both_directions_up_to_the_first_round_that_reaches():
     frame = rounds([0.5, 0.95, 0.7, 0.99])
     assert list(cumulative_mb(frame)) == [1.5, 3.0, 4.5, 6.0]
@@ -86,39 +108,51 @@ def test_mb_to_target_never_stops_at_a_round_without_evaluation():
 
 
 def test_table_takes_the_target_from_fedavg_on_the_same_seed():
-    table = run_table([
-        (keys("fedavg", 0, final=0.8), rounds([0.5, 0.77, 0.8])),  # target 0.76
-        (keys("fedavg", 1, final=1.0), rounds([0.5, 0.77, 1.0])),  # target 0.95
-        (keys("feddip", 0), rounds([0.76, 0.9, 0.9])),
-        (keys("feddip", 1), rounds([0.76, 0.9, 0.9])),  # never
-        (keys("feddip", 2), rounds([0.76, 0.9, 0.9])),  # no FedAvg with this seed
-    ])
+    table = run_table(
+        [
+            (keys("fedavg", 0, final=0.8), rounds([0.5, 0.77, 0.8])),  # target 0.76
+            (keys("fedavg", 1, final=1.0), rounds([0.5, 0.77, 1.0])),  # target 0.95
+            (keys("feddip", 0), rounds([0.76, 0.9, 0.9])),
+            (keys("feddip", 1), rounds([0.76, 0.9, 0.9])),  # never
+            (keys("feddip", 2), rounds([0.76, 0.9, 0.9])),  # no FedAvg with this seed
+        ]
+    )
     expected = [3.0, 4.5, 1.5, math.nan, math.nan]
     assert table["mb_to_target"].tolist() == pytest.approx(expected, nan_ok=True)
     assert list(table.columns)[: len(columns.RUN_KEYS)] == list(columns.RUN_KEYS)
 
 
 def test_table_of_failed_runs_and_of_a_failed_fedavg_has_no_target():
-    table = run_table([
-        (keys("fedavg", 0, status="failed", final=math.nan), rounds([0.5])),
-        (keys("fedavg", 1, final=0.5), rounds([0.5])),
-        (keys("feddip", 0), rounds([0.9])),
-        (keys("feddip", 1, status="failed"), rounds([0.9])),
-    ])
+    table = run_table(
+        [
+            (keys("fedavg", 0, status="failed", final=math.nan), rounds([0.5])),
+            (keys("fedavg", 1, final=0.5), rounds([0.5])),
+            (keys("feddip", 0), rounds([0.9])),
+            (keys("feddip", 1, status="failed"), rounds([0.9])),
+        ]
+    )
     assert table["mb_to_target"].tolist() == pytest.approx([math.nan, 1.5, math.nan, math.nan], nan_ok=True)
     assert list(table["status"]) == ["failed", "done", "done", "failed"]
 
 
 def test_table_carries_the_optional_numbers():
-    table = run_table([
-        (keys("fedavg", stock_bytes_up=7, stock_bytes_down=8), rounds([0.5])),
-        (keys("feddip", paper_bytes=9, something_else=1), rounds([0.5])),
-    ])
-    assert list(table.columns)[len(columns.RUN_KEYS):] == ["mb_to_target", "paper_bytes", "stock_bytes_down", "stock_bytes_up"]
+    table = run_table(
+        [
+            (keys("fedavg", stock_bytes_up=7, stock_bytes_down=8), rounds([0.5])),
+            (keys("feddip", paper_bytes=9, something_else=1), rounds([0.5])),
+        ]
+    )
+    assert list(table.columns)[len(columns.RUN_KEYS) :] == [
+        "mb_to_target",
+        "paper_bytes",
+        "stock_bytes_down",
+        "stock_bytes_up",
+    ]
     assert table["stock_bytes_up"].tolist() == pytest.approx([7.0, math.nan], nan_ok=True)
 
 
 # the summary
+
 
 def test_summary_pairs_by_seed():
     rows = [
@@ -142,14 +176,18 @@ def test_summary_pairs_by_seed():
 
 
 def test_summary_leaves_failed_and_unpaired_seeds_out_of_pairs():
-    summary = summarise(run_table([
-        (keys("fedavg", 0, final=0.9), rounds([0.9])),
-        (keys("fedavg", 1, final=0.1, status="failed"), rounds([0.9])),
-        (keys("feddip", 0, final=0.8, up=50, down=50), rounds([0.9])),
-        (keys("feddip", 1, final=0.6, up=100, down=50), rounds([0.9])),  # its FedAvg failed
-        (keys("feddip", 2, final=0.0, status="interrupted"), rounds([])),
-        (keys("broken", 0, status="failed"), rounds([])),
-    ])).set_index("variant")
+    summary = summarise(
+        run_table(
+            [
+                (keys("fedavg", 0, final=0.9), rounds([0.9])),
+                (keys("fedavg", 1, final=0.1, status="failed"), rounds([0.9])),
+                (keys("feddip", 0, final=0.8, up=50, down=50), rounds([0.9])),
+                (keys("feddip", 1, final=0.6, up=100, down=50), rounds([0.9])),  # its FedAvg failed
+                (keys("feddip", 2, final=0.0, status="interrupted"), rounds([])),
+                (keys("broken", 0, status="failed"), rounds([])),
+            ]
+        )
+    ).set_index("variant")
     assert list(summary["seeds"]) == [1, 2, 0]
     assert summary.loc["fedavg", "final_mean"] == 0.9
     assert summary.loc["feddip", "final_mean"] == pytest.approx(0.7)
@@ -160,10 +198,14 @@ def test_summary_leaves_failed_and_unpaired_seeds_out_of_pairs():
 
 
 def test_summary_without_a_global_metric_is_null_there_only():
-    summary = summarise(run_table([
-        (keys("fedavg", 0, final=0.9), rounds([0.9])),
-        (keys("personalized_masks", 0, final=math.nan, up=50, down=50), rounds([None])),
-    ])).set_index("variant")
+    summary = summarise(
+        run_table(
+            [
+                (keys("fedavg", 0, final=0.9), rounds([0.9])),
+                (keys("personalized_masks", 0, final=math.nan, up=50, down=50), rounds([None])),
+            ]
+        )
+    ).set_index("variant")
     row = summary.loc["personalized_masks"]
     assert row[["final_mean", "mb_to_target_mean", "final_diff"]].isna().all()
     assert row["final_personal_mean"] == 0.5 and row["bytes_ratio"] == 0.5
@@ -184,20 +226,32 @@ def test_summary_without_fedavg_compares_with_nothing():
 
 
 def test_baseline_is_the_variant_fedavg_else_the_first_of_that_strategy():
-    table = run_table([(keys("bn", strategy="fedavg"), rounds([1])), (keys("fedavg"), rounds([1])), (keys("a"), rounds([1]))])
+    table = run_table(
+        [(keys("bn", strategy="fedavg"), rounds([1])), (keys("fedavg"), rounds([1])), (keys("a"), rounds([1]))]
+    )
     assert set(baselines(table).values()) == {"fedavg"}
     assert set(baselines(table[table["variant"] != "fedavg"]).values()) == {"bn"}
 
 
 def test_baseline_of_runs_of_several_folders_is_the_folders_own():
-    table = run_table([(keys("fedavg (x)", strategy="fedavg", source="x"), rounds([1])),
-                       (keys("fedavg (y)", strategy="fedavg", source="y"), rounds([1])),
-                       (keys("feddip", source="y"), rounds([1])), (keys("topk", source="z"), rounds([1]))])
-    assert baselines(table) == {"fedavg (x)": "fedavg (x)", "fedavg (y)": "fedavg (y)", "feddip": "fedavg (y)",
-                                "topk": "fedavg (x)"}
+    table = run_table(
+        [
+            (keys("fedavg (x)", strategy="fedavg", source="x"), rounds([1])),
+            (keys("fedavg (y)", strategy="fedavg", source="y"), rounds([1])),
+            (keys("feddip", source="y"), rounds([1])),
+            (keys("topk", source="z"), rounds([1])),
+        ]
+    )
+    assert baselines(table) == {
+        "fedavg (x)": "fedavg (x)",
+        "fedavg (y)": "fedavg (y)",
+        "feddip": "fedavg (y)",
+        "topk": "fedavg (x)",
+    }
 
 
 # folders
+
 
 def test_parquet_and_json_lines_read_the_same(tmp_path):
     closed = Run(write_run(tmp_path / "closed", variant="feddip", density=0.1))
@@ -224,14 +278,16 @@ def test_a_killed_run_has_its_numbers_and_a_half_written_line_is_left_out(tmp_pa
 
 def test_written_comparison_comes_back_exactly(tmp_path):
     folders = write_runs(tmp_path, seeds=2, rounds=10)
-    failed = write_run(tmp_path / "feddip-seed2", variant="feddip", seed=2, rounds=10, played=3, status="failed", why="a, \"b\"\nc")
+    failed = write_run(
+        tmp_path / "feddip-seed2", variant="feddip", seed=2, rounds=10, played=3, status="failed", why='a, "b"\nc'
+    )
     runs = [Run(folder) for folder in [*folders, failed]]
     both = write_comparison(tmp_path, runs, {"feddip": "strategy.density = 0.1, x = 'y'"})
     assert isinstance(both, Comparison) and len(both.runs) == 7 and len(both.table) == 7
     assert [r.folder for r in both.runs] == [*folders, failed]  # the order of the table
     assert both.table["final"].tolist() == pytest.approx([r.summary["final"] for r in runs], abs=0, rel=0, nan_ok=True)
     assert both.table["commit"].tolist() == ["0123456"] * 7  # text, not a number
-    assert both.table["why"].iloc[-1] == "a, \"b\"\nc"
+    assert both.table["why"].iloc[-1] == 'a, "b"\nc'
     assert json.loads(both.table["versions"].iloc[0])["torch"] == "2.13.0"
     assert both.table["mb_to_target"].iloc[0] > 0
     assert list(both.summary.columns) == list(columns.SUMMARY)
@@ -278,6 +334,7 @@ def test_a_damaged_file_is_named(tmp_path, name):
 
 
 # the final model
+
 
 def _weights(folder: Path, prefix: str = "") -> None:
     import torch

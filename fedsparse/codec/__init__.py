@@ -11,5 +11,17 @@ from fedsparse.codec.kernels import kernels_in_use
 from fedsparse.codec.masks import mask_hash
 from fedsparse.codec.wire import DecodeError, UnknownMask
 
-__all__ = ["DecodeError", "Header", "Inspection", "UnknownMask", "decode", "encode", "header", "inspect", "kernels_in_use",
-           "mask_hash", "schema_hash", "stamp"]
+__all__ = [
+    "DecodeError",
+    "Header",
+    "Inspection",
+    "UnknownMask",
+    "decode",
+    "encode",
+    "header",
+    "inspect",
+    "kernels_in_use",
+    "mask_hash",
+    "schema_hash",
+    "stamp",
+]

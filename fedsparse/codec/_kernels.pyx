@@ -266,19 +266,23 @@ cdef int64_t _log2(int64_t number) noexcept nogil:
 
 cdef int64_t _cost(const uint8_t* symbols, int64_t n) noexcept nogil:
     cdef int64_t[4][256] counts
-    cdef int64_t i, total, entropy, used = 0
+    cdef int64_t i, number, total = n, first = 0, used = 0, bits = 0
     memset(counts, 0, sizeof(counts))
     for i in range(n):  # four tables: equal neighbours do not wait for each other
         counts[i & 3][symbols[i]] += 1
-    entropy = n * _log2(n) if n else 0
     for i in range(256):
-        total = counts[0][i] + counts[1][i] + counts[2][i] + counts[3][i]
-        if total:
+        number = counts[0][i] + counts[1][i] + counts[2][i] + counts[3][i]
+        if number:
             used += 1
-            entropy -= total * _log2(total)
+            first = max(first, number)
+            bits -= number * _log2(number)
     if used < 2:
         return 16 * SCALE
-    return min(max(entropy, n * SCALE) + used * 4 * SCALE, n * 8 * SCALE)
+    if 2 * first > n:
+        bits += first * _log2(first) + n * SCALE
+        total -= first
+    bits += total * _log2(total)
+    return min(bits + used * SCALE * 4, n * 8 * SCALE)
 
 
 def cost(symbols):

@@ -1,16 +1,15 @@
-"""The container (FORMAT.md): header, table, info, block list and trailer. It knows lengths and modes' numbers, not their meaning."""
+"""The container (FORMAT.md): header, table, block list, trailer. It knows lengths and modes' numbers, not meanings."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import xxhash
 
 from fedsparse.codec.wire import Buffer, DecodeError, Reader, put_text, put_varint
-from fedsparse.payload import Absent, Ids, Kind, Scalar, Schema
+from fedsparse.payload import Absent, Ids, Kind, Schema
 
 MAGIC, MAJOR, MINOR = b"FSPC", 0, 1
 HEAD = struct.Struct("<4sBBHQQQQII")  # magic, major, minor, flags, schema, reference, run, client, round, generation
@@ -18,13 +17,26 @@ IDS = struct.Struct("<QQII")
 IDS_AT = HEAD.size - IDS.size
 TRAILER = 8
 BY_SCHEMA, UPDATE, ZERO = 1, 2, 4  # flags
-NAME_CAP, KEY_CAP, TEXT_CAP, INFO_CAP, AXES_CAP = 1024, 255, 65536, 1024, 32
+NAME_CAP, AXES_CAP = 1024, 32
 DENSE, MISSING = 0, 255  # the mask modes that the table itself must know
 NO_VALUES = 0  # the value mode that it must know
-FALSE, TRUE, INT, FLOAT, TEXT = range(5)  # types of info
 
-DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-          "float16", "float32", "float64", "complex64", "complex128")
+DTYPES = (
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+)
 DTYPE_CODES = {name: code for code, name in enumerate(DTYPES, start=1)}  # 0 = no values
 
 
@@ -96,7 +108,7 @@ def schema_hash(schema: Schema) -> int:
 
 
 def pack_header(ids: Ids, kind: str, absent: str, schema: int | None) -> bytes:
-    flags = (BY_SCHEMA if schema is not None else 0) | (UPDATE if kind == "update" else 0) | (ZERO if absent == "zero" else 0)
+    flags = (schema is not None) * BY_SCHEMA | (kind == "update") * UPDATE | (absent == "zero") * ZERO
     return HEAD.pack(MAGIC, MAJOR, MINOR, flags, schema or 0, 0, *_ids(ids))
 
 
@@ -138,8 +150,15 @@ def header(data: Buffer) -> Header:
         raise DecodeError(f"unknown flags {flags:#06x}")
     if schema and not flags & BY_SCHEMA:
         raise DecodeError("a schema hash without the flag that says so")
-    return Header(Ids(run, round_, client, generation), "update" if flags & UPDATE else "weights",
-                  "zero" if flags & ZERO else "unheld", (major, minor), schema, reference, bool(flags & BY_SCHEMA))
+    return Header(
+        Ids(run, round_, client, generation),
+        "update" if flags & UPDATE else "weights",
+        "zero" if flags & ZERO else "unheld",
+        (major, minor),
+        schema,
+        reference,
+        bool(flags & BY_SCHEMA),
+    )
 
 
 # table
@@ -163,10 +182,11 @@ def put_table(out: bytearray, entries: list[Entry]) -> None:
 
 def read_table(reader: Reader, by_schema: bool) -> list[Entry]:
     """Every entry takes a byte at least, so the bytes at hand bound the list."""
-    return [_read_entry(reader, by_schema) for _ in range(_count(reader, "tensors", reader.end))]
+    return [_read_entry(reader, by_schema) for _ in range(count(reader, "tensors", reader.end))]
 
 
-def _count(reader: Reader, what: str, cap: int) -> int:
+def count(reader: Reader, what: str, cap: int) -> int:
+    """The length of a list whose items take a byte at least each."""
     number = reader.varint()
     if number > min(cap, reader.end - reader.pos):
         raise DecodeError(f"{number} {what} are promised, more than there can be")
@@ -178,7 +198,7 @@ def _read_entry(reader: Reader, by_schema: bool) -> Entry:
     if not by_schema:
         entry.name = reader.text(NAME_CAP)
         entry.dtype = reader.byte()
-        entry.shape = tuple([reader.varint() for _ in range(_count(reader, "axes", AXES_CAP))])
+        entry.shape = tuple([reader.varint() for _ in range(count(reader, "axes", AXES_CAP))])
     entry.mask = reader.byte()
     if entry.mask == MISSING:
         return entry
@@ -189,63 +209,6 @@ def _read_entry(reader: Reader, by_schema: bool) -> Entry:
     if entry.value != NO_VALUES:
         entry.value_len = reader.varint()
     return entry
-
-
-# info
-
-
-def put_info(out: bytearray, info: Mapping[str, Scalar]) -> None:
-    if len(info) > INFO_CAP:
-        raise ValueError(f"info has {len(info)} entries, at most {INFO_CAP} are allowed")
-    put_varint(out, len(info))
-    for key in sorted(info):
-        put_text(out, key, KEY_CAP)
-        value = info[key]
-        _put_scalar(out, key, value.item() if isinstance(value, np.generic) else value)
-
-
-def _put_scalar(out: bytearray, key: str, value: Scalar) -> None:
-    if isinstance(value, bool):
-        out.append(TRUE if value else FALSE)
-    elif isinstance(value, int):
-        if not -(1 << 63) <= value < 1 << 63:
-            raise ValueError(f"info {key!r} is {value}, which does not fit into 64 bits")
-        out.append(INT)
-        put_varint(out, value << 1 if value >= 0 else ~(value << 1))
-    elif isinstance(value, float):
-        out.append(FLOAT)
-        out += struct.pack("<d", value)
-    elif isinstance(value, str):
-        out.append(TEXT)
-        put_text(out, value, TEXT_CAP)
-    else:
-        raise ValueError(f"info {key!r} is a {type(value).__name__}, allowed are bool, int, float and str")
-
-
-def read_info(reader: Reader) -> dict[str, Scalar]:
-    info: dict[str, Scalar] = {}
-    last = None
-    for _ in range(_count(reader, "info entries", INFO_CAP)):
-        key = reader.text(KEY_CAP)
-        if last is not None and key <= last:
-            raise DecodeError(f"info {key!r} is not in order, or there twice")
-        info[key] = _read_scalar(reader, key)
-        last = key
-    return info
-
-
-def _read_scalar(reader: Reader, key: str) -> Scalar:
-    kind = reader.byte()
-    if kind in (FALSE, TRUE):
-        return kind == TRUE
-    if kind == INT:
-        number = reader.varint()
-        return number >> 1 if not number & 1 else ~(number >> 1)
-    if kind == FLOAT:
-        return float(struct.unpack("<d", reader.take(8))[0])
-    if kind == TEXT:
-        return reader.text(TEXT_CAP)
-    raise DecodeError(f"info {key!r} has the unknown type {kind}")
 
 
 # blocks
@@ -260,8 +223,10 @@ def put_blocks(out: bytearray, blocks: list[Block]) -> None:
 
 
 def read_blocks(reader: Reader) -> list[Block]:
-    blocks = [Block(reader.byte(), reader.byte(), reader.varint(), reader.varint())
-              for _ in range(_count(reader, "blocks", reader.end))]
+    blocks = [
+        Block(reader.byte(), reader.byte(), reader.varint(), reader.varint())
+        for _ in range(count(reader, "blocks", reader.end))
+    ]
     if any(a.stream > b.stream for a, b in zip(blocks, blocks[1:], strict=False)):
         raise DecodeError("the blocks are not in the order of their streams")
     return blocks

@@ -1,4 +1,4 @@
-"""Bytes to payload, checked against the receiver's schema: whatever the bytes say, no buffer is larger than it allows."""
+"""Bytes to payload, checked against the receiver's schema: whatever bytes say, no buffer is larger than it allows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedsparse.codec import container, masks, streams, values
+from fedsparse.codec import container, info, masks, streams, values
 from fedsparse.codec.container import DENSE, MISSING, NO_VALUES, Block, Entry, Header
 from fedsparse.codec.wire import Buffer, DecodeError, Reader
 from fedsparse.payload import Bits, Mask, Payload, Scalar, Schema, Spec, Tensors
@@ -25,8 +25,14 @@ class Layout:
     reader: Reader  # stands at the first byte of the data
 
 
-def decode(data: Buffer, schema: Schema, max_bytes: int, *, known: Mapping[str, Mask] | None = None,
-           reference: Tensors | None = None) -> Payload:
+def decode(
+    data: Buffer,
+    schema: Schema,
+    max_bytes: int,
+    *,
+    known: Mapping[str, Mask] | None = None,
+    reference: Tensors | None = None,
+) -> Payload:
     """The payload that these bytes hold: fresh NumPy arrays, masks as `Bits`.
 
     schema:    what this receiver accepts; its shapes bound all memory.
@@ -63,13 +69,13 @@ def decode(data: Buffer, schema: Schema, max_bytes: int, *, known: Mapping[str, 
 
 
 def layout(data: Buffer, schema: Schema | None = None) -> Layout:
-    """Divide a payload's bytes: afterwards all lengths add up, all modes are known, and no memory was taken beyond `data`'s."""
+    """Divide a payload's bytes. Then all modes are known, all lengths add up, and only the table has taken memory."""
     header = container.header(data)
     view = memoryview(data)
     reader = Reader(view, container.HEAD.size, len(view) - container.TRAILER)
     entries = container.read_table(reader, header.by_schema)
     _name(entries, header, schema)
-    found = Layout(header, entries, container.read_info(reader), container.read_blocks(reader), reader)
+    found = Layout(header, entries, info.read(reader), container.read_blocks(reader), reader)
     lengths: dict[int, int] = {}
     promised = sum(block.coded for block in found.blocks)
     for entry in entries:
@@ -135,7 +141,9 @@ def _check(entry: Entry, schema: Schema) -> None:
         if name not in schema.maskable:
             raise DecodeError("has a mask, which this receiver does not expect", name)
         if entry.kept > n or not mode.fits(n, entry.kept, entry.mask_len):
-            raise DecodeError(f"{entry.kept} of {n} kept in {entry.mask_len} bytes cannot be of the mask mode {mode.name}", name)
+            raise DecodeError(
+                f"{entry.mask_len} bytes ({mode.name}) cannot say which {entry.kept} of {n} are kept", name
+            )
     kept = n if entry.mask == DENSE else entry.kept
     if entry.value != NO_VALUES and entry.value_len != kept * np.dtype(spec.dtype).itemsize:
         raise DecodeError(f"{entry.value_len} bytes are not {kept} values of {spec.dtype}", name)
@@ -157,7 +165,7 @@ class _Symbols:
         decoded: dict[int, list[Buffer]] = {}
         for block in found.blocks:
             decoded.setdefault(block.stream, []).append(streams.read(block, found.reader.take(block.coded)))
-        self._streams = {stream: memoryview(parts[0] if len(parts) == 1 else b"".join(parts)) for stream, parts in decoded.items()}
+        self._streams = {stream: memoryview(b"".join(parts)) for stream, parts in decoded.items()}
         self._at = dict.fromkeys(self._streams, 0)
         self.plain = found.reader.take
 
@@ -171,7 +179,9 @@ class _Symbols:
         return self._streams[stream][at : at + length]
 
 
-def _tensor(entry: Entry, spec: Spec, symbols: _Symbols, known: Mask | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _tensor(
+    entry: Entry, spec: Spec, symbols: _Symbols, known: Mask | None
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The dense array and the mask of one tensor; None for what it does not have."""
     shape = tuple(spec.shape)
     try:

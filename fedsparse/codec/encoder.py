@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedsparse.codec import container, kernels, masks, streams
+from fedsparse.codec import container, info, kernels, masks, streams
 from fedsparse.codec import values as values_
 from fedsparse.codec.container import DENSE, MISSING, Entry
 from fedsparse.codec.wire import Buffer
 from fedsparse.payload import Ids, Mask, Payload, Schema, Spec, Tensors
+
+NOBODY = Ids()
 
 
 @dataclass(slots=True)
@@ -32,8 +34,16 @@ class _Body:
     plain: list[Buffer] = field(default_factory=list)
 
 
-def encode(payload: Payload, *, values: str = "fp32", known: Mapping[str, Mask] | None = None, reference: Tensors | None = None,
-           seed: int | None = None, schema: Schema | None = None, ids: Ids = Ids()) -> bytes:
+def encode(
+    payload: Payload,
+    *,
+    values: str = "fp32",
+    known: Mapping[str, Mask] | None = None,
+    reference: Tensors | None = None,
+    seed: int | None = None,
+    schema: Schema | None = None,
+    ids: Ids = NOBODY,
+) -> bytes:
     """The bytes of a payload: `decode` gives back the same values and masks, bit for bit.
 
     values:    how values are sent; "fp32" (as they are) for now.
@@ -50,13 +60,15 @@ def encode(payload: Payload, *, values: str = "fp32", known: Mapping[str, Mask] 
     items = _items(payload)
     ordered = _by_schema(items, schema) if schema is not None else None
     body = _Body()
-    entries = [_entry(item, body, known or {}, ordered is None) if item is not None else Entry(MISSING)
-               for item in (items.values() if ordered is None else ordered)]
+    entries = [
+        _entry(item, body, known or {}, ordered is None) if item is not None else Entry(MISSING)
+        for item in (items.values() if ordered is None else ordered)
+    ]
     blocks, coded = streams.write(body.streams)
     cited = container.schema_hash(schema) if schema is not None and ordered is not None else None
     head = bytearray(container.pack_header(ids, payload.kind, payload.absent, cited))
     container.put_table(head, entries)
-    container.put_info(head, payload.info)
+    info.put(head, payload.info)
     container.put_blocks(head, blocks)
     return container.join([head, *coded, *body.plain])
 
@@ -64,14 +76,15 @@ def encode(payload: Payload, *, values: str = "fp32", known: Mapping[str, Mask] 
 def _items(payload: Payload) -> dict[str, _Item]:
     """All tensors by flat name, then the masks that stand alone."""
     items: dict[str, _Item] = {}
-    groups: list[tuple[str, Tensors]] = [("", payload.weights), *((f"{name}/", group) for name, group in payload.extra.items())]
-    for prefix, tensors in groups:
-        _check_name(prefix[:-1] if prefix else None)
-        for name, tensor in tensors.items():
-            if not prefix:
-                _check_name(name)
-            array = values_.as_array(prefix + name, tensor)
-            items[prefix + name] = _Item(prefix + name, array, None, array.shape)
+    for name in (*payload.weights, *payload.extra):
+        if not name or "/" in name:
+            raise ValueError(
+                f"{name!r} names a weight or a group: it must not be empty, nor have a '/', which parts the two"
+            )
+    for name, tensor in payload.tensors().items():
+        array = values_.as_array(name, tensor)
+        container.dtype_code(name, array.dtype.name)  # an error names it before anything is done
+        items[name] = _Item(name, array, None, array.shape)
     for name, mask in payload.masks.items():
         item = items.setdefault(name, _Item(name, None, None, tuple(mask.shape)))
         if item.shape != tuple(mask.shape):
@@ -80,20 +93,17 @@ def _items(payload: Payload) -> dict[str, _Item]:
     return items
 
 
-def _check_name(name: str | None) -> None:
-    if name is not None and (not name or "/" in name):
-        raise ValueError(f"{name!r} cannot be the name of a weight or of a group: it is empty or has a '/', which separates the two")
-
-
 def _by_schema(items: dict[str, _Item], schema: Schema) -> list[_Item | None] | None:
-    """The items in the schema's order, None for missing ones; or None as a whole where an item is not as the schema says."""
+    """The items in the schema's order, None for a missing one; or None where an item is not as the schema says."""
     if not all(_fits(item, schema.tensors.get(item.name)) for item in items.values()):
         return None
     return [items.get(name) for name in schema.tensors]
 
 
 def _fits(item: _Item, spec: Spec | None) -> bool:
-    return spec is not None and spec.shape == item.shape and (item.array is None or item.array.dtype.name == spec.dtype)
+    if spec is None or tuple(spec.shape) != item.shape:
+        return False
+    return item.array is None or item.array.dtype.name == spec.dtype
 
 
 def _entry(item: _Item, body: _Body, known: Mapping[str, Mask], inline: bool) -> Entry:

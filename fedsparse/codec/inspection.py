@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedsparse.codec import masks, values
-from fedsparse.codec.container import DENSE, MISSING
+from fedsparse.codec.container import DENSE, MISSING, Entry
 from fedsparse.codec.decoder import Layout, layout
 from fedsparse.codec.wire import Buffer
 from fedsparse.payload import Schema
@@ -39,9 +39,10 @@ class Inspection:
 
 
 def inspect(data: Buffer, schema: Schema | None = None) -> Inspection:
-    """Where the bytes of a payload went; DecodeError where they are none. With `schema`, rows have names in place of "#3"."""
+    """Where a payload's bytes went; DecodeError where they are none. `schema` gives the rows names in place of "#3"."""
     found = layout(data, schema)
-    rows = [_row(entry, share) for entry, share in zip(found.entries, _shares(found), strict=True) if entry.mask != MISSING]
+    pairs = zip(found.entries, _shares(found), strict=True)
+    rows = [_row(entry, share) for entry, share in pairs if entry.mask != MISSING]
     mask = sum(row.mask_bytes for row in rows)
     dense = sum(row.value_bytes for row in rows if row.kept is None)
     masked = sum(row.value_bytes for row in rows if row.kept is not None)
@@ -49,13 +50,13 @@ def inspect(data: Buffer, schema: Schema | None = None) -> Inspection:
     return Inspection(total, masked, mask, dense, total - mask - dense - masked, rows)
 
 
-def _row(entry, share: int) -> Row:  # type: ignore[no-untyped-def]
+def _row(entry: Entry, share: int) -> Row:
     kept = None if entry.mask == DENSE else entry.kept
     return Row(entry.name or "", masks.name(entry.mask), values.NAMES[entry.value], kept, share, entry.value_len)
 
 
 def _shares(found: Layout) -> list[int]:
-    """Each entry's part of the coded mask bytes: of a stream, in proportion to its symbols, rounded so that the sum is right."""
+    """Each entry's part of the mask bytes: of a coded stream, in proportion to its symbols; the sum is exact."""
     raw: dict[int, int] = {}
     coded: dict[int, int] = {}
     for block in found.blocks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import warnings
 from pathlib import Path
@@ -10,25 +11,28 @@ from types import ModuleType
 from fedsparse.codec import reference
 from fedsparse.errors import InputError
 
+COMPILED = "fedsparse.codec._kernels"
 VARIABLE = "FEDSPARSE_ISA"
 ALLOWED = ("c", "avx2", "avx512", "numpy")  # the first three are one and the same until there are SIMD tiers
 
 
 def _compiled() -> ModuleType:
-    from fedsparse.codec import _kernels  # type: ignore[attr-defined]
-
-    if _kernels.ABI != reference.ABI:
-        raise ImportError("fedsparse.codec._kernels was compiled from another version, install fedsparse again")
-    return _kernels  # type: ignore[no-any-return]
+    compiled = importlib.import_module(COMPILED)
+    if getattr(compiled, "ABI", None) != reference.ABI:
+        raise ImportError(f"{COMPILED} was compiled from another version of its source, install fedsparse again")
+    return compiled
 
 
 def _explain(error: ImportError) -> str:
     text = f"fedsparse uses its slower NumPy kernels, because the compiled ones cannot be imported ({error})."
     root = Path(__file__).resolve().parents[2]
-    if isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error):
+    if isinstance(error, ModuleNotFoundError) and error.name == COMPILED:
         if (root / "pyproject.toml").exists():
-            return (f"{text} Python imported the source tree {root}, which has no compiled kernels: start Python in another "
-                    "folder to use the installed package, or install the source tree itself with `pip install -e .` (it needs a C compiler).")
+            return (
+                f"{text} Python was started in (or imports) the source tree {root}, which has no compiled kernels: "
+                "start it in another folder, so that the installed package is imported, or make the source tree "
+                "itself the installed package with `pip install -e .` (it needs a C compiler)."
+            )
         return f"{text} They were not built when fedsparse was installed: install a C compiler, then fedsparse again."
     return text
 

@@ -14,13 +14,13 @@ from fedsparse.codec.container import DENSE
 from fedsparse.codec.wire import Buffer, DecodeError, UnknownMask, put_varint
 from fedsparse.payload import Mask
 
-FULL, BITMAP, GAPS, KNOWN = 1, 2, 3, 4
+FULL, BITMAP, GAPS, MIRROR, KNOWN = 1, 2, 3, 4, 5
 HASH = 8
 
 
 @dataclass(frozen=True)
 class Mode:
-    """One mask mode: where its bytes are (`stream`, or None: beside the values), how long they may be, how they are read."""
+    """One mask mode: where its bytes are (`stream`, None: before the values), which lengths fit, how they are read."""
 
     name: str
     stream: int | None
@@ -55,11 +55,11 @@ def write(mask: Mask, bits: np.ndarray, kept: int, known: Mask | None) -> tuple[
     packed = kernels.pack(bits)
     if packed.size > HASH and known is not None and _same(mask, bits, known):
         return KNOWN, _hash(tuple(mask.shape), packed).to_bytes(HASH, "little")
-    # More than half kept: a Huffman code cannot spend less than a bit a gap, so the gaps cost more than a plain bitmap.
-    if 2 * kept > bits.size:
+    dropped = bits.size - kept
+    if 3 * min(kept, dropped) > bits.size:  # about half kept: gaps are never shorter
         return BITMAP, packed.data
-    symbols = kernels.gaps(bits, kept)
-    return (GAPS, symbols.data) if kernels.cost(symbols) < kernels.cost(packed) else (BITMAP, packed.data)
+    mode, symbols = (GAPS, kernels.gaps(bits, kept)) if kept < dropped else (MIRROR, kernels.gaps(~bits, dropped))
+    return (mode, symbols.data) if kernels.cost(symbols) < kernels.cost(packed) else (BITMAP, packed.data)
 
 
 def _same(mask: Mask, bits: np.ndarray, known: Mask) -> bool:
@@ -78,11 +78,17 @@ def _read_full(symbols: np.ndarray, shape: tuple[int, ...], kept: int, known: Ma
 
 
 def _read_bitmap(symbols: np.ndarray, shape: tuple[int, ...], kept: int, known: Mask | None) -> np.ndarray | None:
-    return kernels.unpack(symbols, size(shape), kept)  # type: ignore[no-any-return]
+    return kernels.unpack(symbols, size(shape), kept)
 
 
 def _read_gaps(symbols: np.ndarray, shape: tuple[int, ...], kept: int, known: Mask | None) -> np.ndarray | None:
-    return kernels.ungaps(symbols, size(shape), kept)  # type: ignore[no-any-return]
+    return kernels.ungaps(symbols, size(shape), kept)
+
+
+def _read_mirror(symbols: np.ndarray, shape: tuple[int, ...], kept: int, known: Mask | None) -> np.ndarray | None:
+    n = size(shape)
+    dropped = kernels.ungaps(symbols, n, n - kept)
+    return None if dropped is None else ~dropped
 
 
 def _read_known(symbols: np.ndarray, shape: tuple[int, ...], kept: int, known: Mask | None) -> np.ndarray:
@@ -98,6 +104,9 @@ MODES: dict[int, Mode] = {
     FULL: Mode("full", None, lambda n, kept, length: kept == n and length == 0, _read_full),
     BITMAP: Mode("bitmap", streams.BITMAP, lambda n, kept, length: length == (n + 7) // 8, _read_bitmap),
     GAPS: Mode("gaps", streams.GAPS, lambda n, kept, length: kept <= length <= kept + (n - kept) // 255, _read_gaps),
+    MIRROR: Mode(
+        "mirror", streams.GAPS, lambda n, kept, length: n - kept <= length <= n - kept + kept // 255, _read_mirror
+    ),
     KNOWN: Mode("known", None, lambda n, kept, length: length == HASH, _read_known),
 }
 
@@ -110,5 +119,5 @@ def read(mode: int, symbols: Any, shape: tuple[int, ...], kept: int, known: Mask
     """The flat mask, or DecodeError."""
     bits = MODES[mode].read(np.frombuffer(symbols, np.uint8), shape, kept, known)
     if bits is None:
-        raise DecodeError(f"its {MODES[mode].name} are not a mask of {size(shape)} positions with {kept} kept")
+        raise DecodeError(f"its mask ({MODES[mode].name}) is not one of {size(shape)} positions with {kept} kept")
     return bits

@@ -72,15 +72,22 @@ def expand(bits: np.ndarray, values: np.ndarray, kept: int) -> np.ndarray:
 
 
 def cost(symbols: np.ndarray) -> int:
-    """What a Huffman code makes of these bytes, about, in 1/256 bits: integers only, so that every machine chooses alike."""
+    """About what a Huffman code makes of these bytes, in 1/256 bits: integers, so that every machine chooses alike."""
     counts = np.bincount(symbols, minlength=256)
     counts = counts[counts > 0]
     if counts.size < 2:
         return 16 * LOG2_SCALE
     total = symbols.size
-    entropy = total * int(_log2(np.array([total]))[0]) - int((counts * _log2(counts)).sum())
-    # A Huffman code spends a bit a symbol at least, and about half a byte a table entry; stored bytes are the way out.
-    return min(max(entropy, total * LOG2_SCALE) + counts.size * 4 * LOG2_SCALE, total * 8 * LOG2_SCALE)
+    first = int(counts.max())
+    rest = counts
+    bits = 0
+    if 2 * first > total:  # a code spends a whole bit on the commonest symbol, however common it is
+        rest = np.delete(counts, counts.argmax())
+        bits = total * LOG2_SCALE
+        total -= first
+    bits += total * int(_log2(np.array([total]))[0]) - int((rest * _log2(rest)).sum())
+    table = counts.size * LOG2_SCALE * 4  # about half a byte a symbol
+    return min(bits + table, symbols.size * 8 * LOG2_SCALE)
 
 
 def _log2(numbers: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ ignores what follows the frame. So a frame's parameters are read and compared be
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import zstandard
 
@@ -19,20 +18,29 @@ BITMAP, GAPS = 0, 1
 NAMES = {BITMAP: "bitmap", GAPS: "gaps"}
 STORED, ZSTD = 0, 1
 BLOCK = 16384  # a block ends with the tensor that makes it this long
+SHORTEST = 4096  # a block that is not its stream's last may not be shorter: many tiny ones would only cost time
 SMALLEST = 24  # fewer bytes than this zstd cannot make fewer
 WINDOW_LOG = 18
 
 # Next to nothing but zstd's Huffman stage: its match finder makes symbols like these bigger and slower.
-_PARAMETERS: dict[str, Any] = dict(
-    compression_level=1, strategy=zstandard.STRATEGY_FAST, target_length=0, hash_log=6, min_match=7, window_log=WINDOW_LOG,
-    write_content_size=True, write_checksum=False, write_dict_id=False)
+_PARAMETERS = zstandard.ZstdCompressionParameters(
+    compression_level=1,
+    strategy=zstandard.STRATEGY_FAST,
+    target_length=0,
+    hash_log=6,
+    min_match=7,
+    window_log=WINDOW_LOG,
+    write_content_size=True,
+    write_checksum=False,
+    write_dict_id=False,
+)
 
 
 class _Tools(threading.local):
     """zstd's contexts are for one thread at a time."""
 
     def __init__(self) -> None:
-        self.compressor = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters(**_PARAMETERS))
+        self.compressor = zstandard.ZstdCompressor(compression_params=_PARAMETERS)
         self.decompressor = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LOG)
 
 
@@ -68,17 +76,19 @@ def _cut(symbols: list[Buffer]) -> list[bytes]:
 def check(blocks: list[Block], expected: dict[int, int]) -> None:
     """All blocks are of known kinds, and give each stream the length that the table expects of it."""
     found = dict.fromkeys(expected, 0)
-    for block in blocks:
+    for i, block in enumerate(blocks):
         if block.stream not in NAMES:
             raise DecodeError(f"unknown stream {block.stream}")
         if block.coding not in (STORED, ZSTD):
             raise DecodeError(f"unknown coding {block.coding} of the stream {NAMES[block.stream]}")
-        if not block.raw or (block.coding == STORED and block.raw != block.coded):
+        last = i + 1 == len(blocks) or blocks[i + 1].stream != block.stream
+        if block.raw < (1 if last else SHORTEST) or (block.coding == STORED and block.raw != block.coded):
             raise DecodeError(f"a block of the stream {NAMES[block.stream]} has impossible lengths")
         found[block.stream] = found.get(block.stream, 0) + block.raw
     for stream, length in found.items():
-        if length != expected.get(stream, 0):
-            raise DecodeError(f"the stream {NAMES[stream]} has {length} bytes, its tensors take {expected.get(stream, 0)}")
+        taken = expected.get(stream, 0)
+        if length != taken:
+            raise DecodeError(f"the stream {NAMES[stream]} has {length} bytes, its tensors take {taken}")
 
 
 def read(block: Block, coded: memoryview) -> Buffer:

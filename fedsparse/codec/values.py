@@ -37,5 +37,6 @@ def read(raw: memoryview, dtype: str, shape: tuple[int, ...], bits: np.ndarray |
     values = np.frombuffer(raw, native.newbyteorder("<"))
     if dtype == "bool" and values.view(np.uint8).max(initial=0) > 1:
         raise DecodeError("a boolean is neither 0 nor 1")
-    dense = values.astype(native) if bits is None or kept == bits.size else kernels.expand(bits, values.astype(native, copy=False), kept)
-    return dense.reshape(shape)
+    if bits is None or kept == bits.size:
+        return values.astype(native).reshape(shape)
+    return kernels.expand(bits, values.astype(native, copy=False), kept).reshape(shape)

@@ -7,7 +7,7 @@ eyes; FedAvg, the baseline, is always black. Lines carry their names at their en
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation, Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from fedsparse.measures import BASELINE, cumulative_mb
@@ -29,9 +30,15 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 KINDS = {"values": "#0072b2", "mask": "#e69f00", "dense": "#9a9a9a", "header": "#3d3d3d"}
 DIRECT = 5
 """Up to so many lines carry their names at their ends; more are listed beside the axes."""
-LONGEST = 24
+LONGEST = 28
 """Characters of a name in a figure."""
-SIZE, DPI = (6.6, 4.1), 190
+SIZE, DPI = (5.4, 3.6), 230
+PLACES = [
+    *((8, y, "left") for y in sorted(range(12, -13, -2), key=abs)),
+    *((0, y, "center") for y in (10, -11, 14, -15)),
+    *((8, y, "left") for y in sorted(range(60, -61, -2), key=abs)),
+]
+"""Where a name may stand beside its line's end, best first: offset in points and alignment."""
 STYLE: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 10.5,
@@ -103,9 +110,16 @@ def looks(variants: Sequence[Variant]) -> dict[str, tuple[str, Any]]:
 
 
 def metric_figure(
-    variants: Sequence[Variant], column: str, against: str, ylabel: str, higher: bool, target: float | None = None
+    variants: Sequence[Variant],
+    column: str,
+    against: str,
+    ylabel: str,
+    higher: bool,
+    *,
+    percent: bool = False,
+    target: float | None = None,
 ) -> bytes | None:
-    """A column of `rounds` against `round` or `mb`, a line a variant; None where no variant has values."""
+    """A column of `rounds` against `round` or `mb`, a line a variant; None where none has values."""
     curves = {v.label: c for v in variants if (c := curve(v, column, against)) is not None}
     if not curves:
         return None
@@ -117,22 +131,28 @@ def metric_figure(
         _scale_y(axes, curves, higher)
         _scale_x(axes, curves, against)
         axes.set_ylabel(ylabel)
-        if target is not None and np.isfinite(target):
-            _target(axes, target, higher)
-        (_name_lines if len(curves) <= DIRECT else _list_lines)(figure, axes, curves, style)
+        if percent:
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+        taken = [_target(axes, target, higher)] if target is not None and np.isfinite(target) else []
+        if len(curves) <= DIRECT:
+            _name_lines(figure, axes, curves, style, taken)
+        else:
+            _list_lines(axes, curves, style)
         return _png(figure)
 
 
 def bytes_figure(variants: Sequence[Variant]) -> bytes | None:
     """Mean training bytes a round by direction and kind, two bars a variant; None where there are no messages."""
-    bars = {(v.label, way): means for v in variants for way in ("up", "down") if (means := _bytes_of(v, way)) is not None}
+    bars = {
+        (v.label, way): means for v in variants for way in ("up", "down") if (means := _bytes_of(v, way)) is not None
+    }
     if not bars:
         return None
     table = pd.DataFrame(bars).T
     small = table.sum(axis=1).max() < 1e6
     table /= 1e3 if small else 1e6
     with rc_context(STYLE):
-        figure, axes = _axes(height=1.15 + 0.62 * len(variants))
+        figure, axes = _axes(height=1.15 + 0.55 * len(variants))
         places = [-(1.25 * (i // 2) + 0.46 * (i % 2)) for i in range(len(table))]
         left = np.zeros(len(table))
         for kind, colour in KINDS.items():
@@ -142,11 +162,14 @@ def bytes_figure(variants: Sequence[Variant]) -> bytes | None:
         for place, total, (_, way) in zip(places, left, table.index, strict=True):
             axes.annotate(f"{way} {_short(total)}", (total, place), (5, 0), textcoords="offset points", va="center",
                           color=INK, fontsize=9.5)  # fmt: skip
-        axes.set_yticks([-1.25 * i - 0.23 for i in range(len(table) // 2)], [_cut(label) for label, way in table.index if way == "up"])
+        axes.set_yticks(
+            [-1.25 * i - 0.23 for i in range(len(table) // 2)],
+            [_cut(label) for label, way in table.index if way == "up"],
+        )
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
         axes.set_xlim(0, left.max() * 1.16)
-        axes.set_xlabel(f"Training traffic a round, all clients together ({'kB' if small else 'MB'})")
+        axes.set_xlabel(f"Training traffic a round, all clients ({'kB' if small else 'MB'})")
         figure.legend(loc="outside upper center", ncols=4, frameon=False, handlelength=1, columnspacing=1.4)
         return _png(figure)
 
@@ -170,7 +193,7 @@ def _axes(height: float = SIZE[1]) -> tuple[Figure, Axes]:
 def _draw(axes: Axes, line: Curve, colour: str, dashes: Any) -> None:
     axes.fill_between(line.x, line.mean - line.sd, line.mean + line.sd, color=colour, alpha=0.16, linewidth=0)
     axes.plot(line.x, line.mean, color=colour, linestyle=dashes, linewidth=1.9, solid_capstyle="round")
-    axes.plot(line.x[-1:], line.mean[-1:], "o", color=colour, markersize=4.5, clip_on=False, zorder=3)
+    axes.plot(line.x[-1:], line.mean[-1:], "o", color=colour, markersize=4.5, clip_on=False, zorder=5)
 
 
 def _scale_y(axes: Axes, curves: dict[str, Curve], higher: bool) -> None:
@@ -187,13 +210,13 @@ def _scale_x(axes: Axes, curves: dict[str, Curve], against: str) -> None:
     first = [float(c.x[0]) for c in curves.values()]
     if against == "round":
         axes.set_xlabel("Round")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.set_xlim(0, max(1.0, *last))
         return
-    axes.set_xlabel("Training traffic so far, both directions (MB)")
+    axes.set_xlabel("Traffic so far, both directions (MB)")
     if min(first) > 0 and max(last) > 4 * min(last):
         axes.set_xscale("log")
-        axes.set_xlabel("Training traffic so far, both directions (MB, log scale)")
+        axes.set_xlabel("Traffic so far, both directions (MB, log scale)")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(last) < 100 * min(first) else (1,)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -202,49 +225,13 @@ def _scale_x(axes: Axes, curves: dict[str, Curve], against: str) -> None:
         axes.set_xlim(0, max(last) * 1.03 or 1)
 
 
-def _target(axes: Axes, target: float, higher: bool) -> None:
+def _target(axes: Axes, target: float, higher: bool) -> Annotation:
     axes.axhline(target, color=QUIET, linewidth=1, linestyle=(0, (2, 2)))
     text = f"target: {'95 %' if higher else '105 %'} of FedAvg's final"
     # Where the curves are not: good values lie above the line at its right end, errors below it.
     x, side, offset = (0, "left", 4) if higher else (1, "right", -4)
-    axes.annotate(text, (x, target), (offset, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-                  va="bottom", ha=side, color=QUIET, fontsize=8.5,
-                  path_effects=[withStroke(linewidth=2.5, foreground="white")])  # fmt: skip
-
-
-def _name_lines(figure: Figure, axes: Axes, curves: dict[str, Curve], style: dict[str, tuple[str, Any]]) -> None:
-    """The variants' names right of the lines' ends, moved up or down until none covers another."""
-    placed: list[Any] = []
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    for label, line in sorted(curves.items(), key=lambda item: float(item[1].mean[-1])):
-        name = axes.annotate(
-            _cut(label), (line.x[-1], line.mean[-1]), (8, 0), textcoords="offset points", va="center",
-            color=_darker(style[label][0]), fontweight="bold", fontsize=9.5, annotation_clip=False,
-            path_effects=[withStroke(linewidth=2.8, foreground="white")],
-        )  # fmt: skip
-        figure.draw_without_rendering()
-        for shift in sorted(range(60, -61, -2), key=abs):  # up before down: the names come from the lowest
-            name.set_position((8, shift))
-            box = name.get_window_extent(renderer)
-            if box.y0 > axes.bbox.y0 and not any(box.overlaps(other) for other in placed):
-                break
-        placed.append(name.get_window_extent(renderer))
-
-
-def _list_lines(figure: Figure, axes: Axes, curves: dict[str, Curve], style: dict[str, tuple[str, Any]]) -> None:
-    """The names of many lines beside the axes, in the order of the lines' ends."""
-    order = sorted(curves, key=lambda label: -float(curves[label].mean[-1]))
-    keys = [Line2D([], [], color=style[label][0], linestyle=style[label][1], linewidth=2) for label in order]
-    axes.legend(keys, [_cut(label) for label in order], loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False,
-                fontsize=9.5, handlelength=2.4, title="by last value", alignment="left")  # fmt: skip
-
-
-def _cut(label: str) -> str:
-    return label if len(label) <= LONGEST else label[: LONGEST - 1] + "…"
-
-
-def _darker(colour: str) -> tuple[float, ...]:
-    return tuple(int(colour[i : i + 2], 16) / 255 * 0.78 for i in (1, 3, 5))
+    return axes.annotate(text, (x, target), (offset, 3), xycoords=("axes fraction", "data"),
+                         textcoords="offset points", va="bottom", ha=side, color=QUIET, fontsize=8, zorder=1.5)  # fmt: skip
 
 
 def _short(value: float) -> str:

@@ -1,0 +1,212 @@
+"""The command `fedsparse`. Results go to standard output, progress and warnings to standard error.
+
+Exit codes: 0 done; 1 a run failed; 2 bad input; 130 interrupted. Whatever is slow to import is imported by the command
+that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+import fedsparse
+from fedsparse import registry
+from fedsparse.errors import InputError, RunError
+
+app = typer.Typer(
+    name="fedsparse",
+    help="Federated sparse learning with every byte counted.",
+    epilog="CONFIG is a path or the bare name of a shipped config: try  fedsparse compare quickstart",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# The docstrings say what arguments are: not every pair of typer and click shows an argument's own help.
+Config = Annotated[str, typer.Argument(metavar="CONFIG")]
+_SET = "Change a key, such as strategy=feddip or strategy.density=0.05; may be repeated."
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=_SET)]
+Seed = Annotated[int | None, typer.Option(help="Seed that everything random is drawn from.")]
+_RUNTIME = "local (this process) or ray (worker processes)."
+RuntimeName = Annotated[str | None, typer.Option("--runtime", metavar="NAME", help=_RUNTIME)]
+Workers = Annotated[int | None, typer.Option(help="Worker processes; 0 is one a core.")]
+Clients = Annotated[int | None, typer.Option(help="Number of clients.")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to write; default: a new one under runs/.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON in place of tables.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+class State:
+    """What holds for the whole command."""
+
+    debug = False
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"fedsparse {fedsparse.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    debug: Annotated[bool, typer.Option("--debug", envvar="FEDSPARSE_DEBUG", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    State.debug = debug
+
+
+@app.command()
+def run(
+    config: Config, sets: Sets = None, seed: Seed = None, runtime: RuntimeName = None, workers: Workers = None,
+    clients: Clients = None, out: Out = None, json: Json = False, quiet: Quiet = False,
+) -> int:  # fmt: skip
+    """Run one experiment. CONFIG is a path or the bare name of a shipped config."""
+    from fedsparse import api
+    from fedsparse.cli import tables
+    from fedsparse.cli.progress import reporter
+
+    changes = _changes(seed, runtime, workers, clients)
+    with reporter(quiet) as progress:
+        done = api.run(config, out=out, progress=progress, sets=sets or (), **changes)
+    tables.print_json(done.summary) if json else tables.print_run(done)
+    return tables.exit_code([done])
+
+
+@app.command()
+def compare(
+    config: Config,
+    strategies: Annotated[str | None, typer.Option(metavar="A,B", help="Strategies in place of the config's.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each variant.")] = None,
+    sets: Sets = None, seed: Seed = None, runtime: RuntimeName = None, workers: Workers = None,
+    clients: Clients = None, out: Out = None, json: Json = False, quiet: Quiet = False,
+) -> int:  # fmt: skip
+    """Run several strategies with several seeds, side by side with FedAvg.
+
+    CONFIG is a path or the bare name of a shipped config; its table [compare] says what is compared.
+    """
+    from fedsparse import api
+    from fedsparse.cli import tables
+    from fedsparse.cli.progress import reporter
+
+    listed = None if strategies is None else [name.strip() for name in strategies.split(",") if name.strip()]
+    changes = _changes(seed, runtime, workers, clients) | {"strategies": listed, "seeds": seeds}
+    with reporter(quiet) as progress:
+        done = api.compare(config, out=out, progress=progress, sets=sets or (), **changes)
+    tables.print_json(tables.records(done.summary)) if json else tables.print_comparison(done)
+    return tables.exit_code(done.runs)
+
+
+@app.command(name="list")
+def list_(
+    kind: Annotated[str, typer.Argument(metavar="KIND")],
+    json: Annotated[bool, typer.Option("--json", help="Print a list of objects with name and summary.")] = False,
+) -> None:
+    """List what is shipped and what installed packages add.
+
+    KIND is strategies, datasets, models, partitions, sparsifiers or configs.
+    """
+    from fedsparse.cli import tables
+
+    rows = [{"name": name, "summary": registry.summary(kind, name)} for name in registry.names(kind)]
+    tables.print_json(rows) if json else tables.print_list(kind, rows)
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(metavar="WHAT")],
+    config: Config, sets: Sets = None, seed: Seed = None, clients: Clients = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write tables and figures there too.")] = None,
+) -> None:  # fmt: skip
+    """Show the resolved experiment, how its data are split, or its devices.
+
+    WHAT is config, data or devices. CONFIG is a path or the bare name of a shipped config.
+    """
+    from fedsparse.experiment import Experiment
+
+    if what not in ("config", "data", "devices"):
+        raise InputError(f'There is no "show {what}"; allowed: config, data, devices.')
+    experiment = Experiment.load(config, sets or (), **_changes(seed, None, None, clients))
+    if what == "config":
+        text = experiment.to_toml()
+        if out is not None:
+            from fedsparse.folder import claim
+
+            (claim(out, what) / "config.toml").write_text(text, encoding="utf-8")
+        print(text, end="")
+        return
+    from fedsparse.cli import tables, views
+
+    found = views.split(experiment) if what == "data" else views.tiers(experiment)
+    written = views.write(found, out) if out is not None else []
+    tables.print_split(found) if isinstance(found, views.Split) else tables.print_tiers(found)
+    for path in written:
+        tables.note(f"wrote {path}")
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write; default: into the folder.")] = None,
+) -> None:
+    """Draw figures and page of runs or comparisons again; several folders make one comparison of all."""
+    from fedsparse.report import report as write
+
+    print(write(folders, out))
+
+
+def _changes(seed: int | None, runtime: str | None, workers: int | None, clients: int | None) -> dict[str, Any]:
+    """Options of the command line as changes of the experiment."""
+    changes: dict[str, Any] = {"seed": seed, "clients": clients}
+    changes["runtime"] = {k: v for k, v in {"name": runtime, "workers": workers}.items() if v is not None} or None
+    return {key: value for key, value in changes.items() if value is not None}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments (default: the process's) and return its exit code."""
+    State.debug = os.environ.get("FEDSPARSE_DEBUG", "") not in ("", "0")
+    before, warnings.formatwarning = warnings.formatwarning, _warning
+    try:
+        return int(app(args=None if arguments is None else list(arguments), standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort) as error:
+        return _fail("interrupted: what was done until then is kept", error, 130)
+    except InputError as error:
+        return _fail(str(error), error, 2)
+    except RunError as error:
+        return _fail(str(error), error, 1)
+    except BrokenPipeError:  # the reader of our output has gone, as in `fedsparse list ... | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _fail(f"{type(error).__name__}: {error}", error, 1)
+    finally:
+        warnings.formatwarning = before
+
+
+def _warning(message: Warning | str, *_: Any, **__: Any) -> str:
+    return f"warning: {message}\n"
+
+
+def _fail(message: str, error: BaseException, code: int) -> int:
+    if State.debug:
+        traceback.print_exception(error)
+    folder = getattr(error, "folder", None)
+    if folder is not None and code != 2:
+        where = f" Its folder is {folder}, what happened stands in log.txt there."
+    else:
+        where = "" if code in (2, 130) or State.debug else " (--debug before the command shows where.)"
+    prefix = "" if code == 130 else "error: "
+    print(f"{prefix}{message.strip()}{where}", file=sys.stderr)
+    return code

@@ -1,0 +1,238 @@
+"""What commands print on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedsparse.cli.progress import known, megabytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fedsparse.cli.views import Split
+    from fedsparse.results import Comparison, Run
+
+DONE = "done"
+
+
+def console() -> Console:
+    # A pipe has no width: wide enough for every table unless the caller says otherwise.
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 120
+    return Console(width=width, highlight=False)
+
+
+def note(text: str) -> None:
+    """A line for people beside a result."""
+    print(text, file=sys.stderr)
+
+
+def print_json(content: Any) -> None:
+    """JSON, with null for what is unknown."""
+    print(json.dumps(_plain(content), indent=2, ensure_ascii=False))
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table."""
+    return [dict(zip(map(str, frame.columns), row, strict=True)) for row in frame.itertuples(index=False)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
+
+
+def exit_code(runs: Iterable[Run]) -> int:
+    """0 when every run is done, else 1."""
+    return int(any(run.summary["status"] != DONE for run in runs))
+
+
+# ---- lists ----
+
+
+def _table(*columns: str, left: int = 1, tight: bool = False) -> Table:
+    padding = (0, 0) if tight else (0, 1)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, header_style="bold", show_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place < left else "right", overflow="fold", vertical="top")
+    return table
+
+
+def print_list(kind: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Names and what they are."""
+    table = _table("name", "summary", left=2)
+    table.columns[0].no_wrap = True
+    for row in rows:
+        table.add_row(row["name"], Text(row["summary"]))
+    console().print(table if rows else f"There are no {kind}.")
+
+
+# ---- runs ----
+
+
+def print_run(run: Run) -> None:
+    """What one run came to."""
+    info = run.summary
+    percent = info["metric"] == "accuracy"
+    lines = {
+        info["metric"]: _value(info["final"], percent) + (" %" if percent else ""),
+        "personal": _value(info["final_personal"], percent) + (" %" if percent else ""),
+        "density": _value(info["density"], False),
+        "MB up": megabytes(_mega(info["bytes_up"])),
+        "MB down": megabytes(_mega(info["bytes_down"])),
+        "seconds": f"{info['seconds']:.1f}",
+        "model": str(info["model_hash"] or "-")[:16],
+    }
+    table = _table(f"{info['variant']}", f"seed {info['seed']}, {info['rounds']} rounds")
+    for name, value in lines.items():
+        table.add_row(str(name), value)
+    out = console()
+    out.print(table)
+    _status([run], out)
+    out.print(Text(f"\n{_near(run.folder)}"), soft_wrap=True)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """A row a variant: quality, density, bytes, and both relative to FedAvg."""
+    rows, runs, out = records(comparison.summary), comparison.runs, console()
+    first = runs[0].summary
+    percent = first["metric"] == "accuracy"
+    wide = out.width >= 100
+    name = "accuracy" if percent else str(first["metric"])
+    unit = "\n%" if percent else ""
+    table = _table(
+        "",
+        f"{name}{unit}",
+        *(["minus\nFedAvg"] if wide else []),
+        f"personal{unit}",
+        "density",
+        "MB\nup",
+        "MB\ndown",
+        "MB % of\nFedAvg",
+        "MB to\ntarget",
+        "s",
+        tight=not wide,
+    )
+    table.columns[0].no_wrap = True
+    for column in table.columns:
+        column.vertical = "bottom"
+    for row in rows:
+        table.add_row(
+            row["variant"],
+            _spread(row, "final", percent),
+            *([_difference(row, percent)] if wide else []),
+            _spread(row, "final_personal", percent),
+            _value(row["density_mean"], False),
+            megabytes(_mega(row["bytes_up_mean"])),
+            megabytes(_mega(row["bytes_down_mean"])),
+            f"{row['bytes_ratio'] * 100:.1f}" if known(row["bytes_ratio"]) else "-",
+            megabytes(row["mb_to_target_mean"]),
+            _seconds(row["seconds_mean"]),
+        )
+    seeds = len({run.summary["seed"] for run in runs})
+    out.print(
+        Text(
+            f"{first['dataset']}, {first['model']}, {first['rounds']} rounds; mean ± sd over "
+            f"{seeds} seed{'s' * (seeds != 1)}\n",
+            style="bold",
+        )
+    )
+    out.print(table)
+    _beside(rows, runs, out)
+    out.print(Text(f"\n{_near(comparison.folder / 'report.html')}"), soft_wrap=True)
+
+
+def _beside(rows: Sequence[Mapping[str, Any]], runs: Sequence[Run], out: Console) -> None:
+    told = [(row["variant"], row["overrides"]) for row in rows if row["overrides"]]
+    if told:
+        out.print()
+    for label, overrides in told:
+        out.print(Text.assemble((str(label), "bold"), f": {overrides}"))
+    _status(runs, out)
+
+
+def _status(runs: Sequence[Run], out: Console) -> None:
+    for run in runs:
+        info = run.summary
+        if info["status"] != DONE:
+            why = f": {info['why']}" if info.get("why") else ""
+            out.print(Text(f"{info['variant']}, seed {info['seed']} {info['status']}{why}", style="red"))
+
+
+def _near(path: Any) -> str:
+    """A path as people type it from here."""
+    found = os.path.relpath(path)
+    return str(path) if found.startswith("..") else found
+
+
+def _mega(count: Any) -> float | None:
+    return count / 1e6 if known(count) else None
+
+
+def _value(value: Any, percent: bool) -> str:
+    if not known(value):
+        return "-"
+    return f"{value * 100:.1f}" if percent else f"{value:.3f}" if abs(value) < 100 else f"{value:.5g}"
+
+
+def _spread(row: Mapping[str, Any], name: str, percent: bool) -> str:
+    return _pair(row[f"{name}_mean"], row[f"{name}_sd"], percent)
+
+
+def _pair(mean: Any, sd: Any, percent: bool) -> str:
+    return _value(mean, percent) + (f"±{_value(sd, percent)}" if known(sd) else "")
+
+
+def _difference(row: Mapping[str, Any], percent: bool) -> str:
+    if not known(row["final_diff"]) or row["strategy"] == row["variant"] == "fedavg":
+        return "-"
+    sign = "+" if row["final_diff"] >= 0 else ""
+    return sign + _pair(row["final_diff"], row["final_diff_sd"], percent)
+
+
+def _seconds(value: Any) -> str:
+    return "-" if not known(value) else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+# ---- data and devices ----
+
+
+def print_split(split: Split) -> None:
+    """A row a client: device, samples of each part, classes present and how many of each."""
+    columns = ["client", "device", "train", "validation", "test"]
+    named = ["classes", "labels"] if split.classes else []
+    table = _table(*columns, *named, left=2)
+    for row in records(split.table):
+        extra = [str(row["classes"]), split.bar(row)] if split.classes else []
+        table.add_row(*(str(row[name]) for name in columns), *extra)
+    out = console()
+    out.print(table)
+    out.print(Text(f"\n{split.title}"))
+
+
+def print_tiers(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A row a tier of devices."""
+    table = _table("device", "share", "clients", "GFLOP/s", "MB/s down", "MB/s up", "latency ms")
+    for row in rows:
+        table.add_row(
+            str(row["device"]),
+            f"{row['share']:g}",
+            str(row["clients"]),
+            f"{row['flops'] / 1e9:g}",
+            f"{row['down'] / 1e6:g}",
+            f"{row['up'] / 1e6:g}",
+            f"{row['latency'] * 1e3:g}",
+        )
+    console().print(table)

@@ -1,0 +1,205 @@
+"""The `ray` runtime: a pool of Ray actors that keep data and model between clients.
+
+A batch of messages is one actor call, because a call costs more than its bytes; at most two batches of an actor are
+under way. When an actor dies it is replaced and its unanswered messages are asked once more, one message a call, so that
+a message that kills its worker takes no other with it. Clients' states lie on disk, so it does not matter who asks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from flwr.app import Error, Message, UserConfig
+
+from fedsparse.errors import RunError
+from fedsparse.flower import private
+from fedsparse.flower.grids import WORKER_DIED, OwnGrid
+
+if TYPE_CHECKING:
+    from fedsparse.sections import Runtime
+
+log = logging.getLogger("fedsparse")
+UNDER_WAY = 2  # batches of an actor
+BATCHES = 2  # a cohort is cut into this many batches an actor, so that the faster one gets more
+LARGEST_BATCH = 32
+START_DEADLINE = 120.0  # seconds for an actor to import and answer
+Batch = list[Message]
+
+
+def worker_class() -> type:
+    """The actor's class, defined here so that Ray pickles it by value: a worker first takes over the driver's `sys.path`,
+    then imports fedsparse, and so gets the driver's very copy whatever its working directory holds."""
+
+    class Worker:
+        def __init__(self, path: list[str], origin: str) -> None:
+            import sys
+
+            sys.path[:] = path
+            import fedsparse
+
+            if fedsparse.__file__ != origin:
+                raise ImportError(f"this worker imported fedsparse from {fedsparse.__file__}, the driver from {origin}")
+            import torch
+
+            torch.set_num_threads(1)
+            from fedsparse.flower import grids
+
+            self.answer = grids.answer
+
+        def ready(self) -> int:
+            import os
+
+            return os.getpid()
+
+        def work(self, messages: list[Any], run_config: dict[str, Any]) -> list[Any]:
+            return [self.answer(message, run_config) for message in messages]
+
+    return Worker
+
+
+class Pool:
+    """Ray, started for this process alone (or joined), with actors that live until the pool is closed."""
+
+    def __init__(self, workers: int, options: Runtime) -> None:
+        self.workers, self.options = workers, options
+        self.actors: list[Any] = []
+
+    def __enter__(self) -> Pool:
+        import ray
+
+        import fedsparse
+
+        self._ray, self._joined = ray, ray.is_initialized()
+        if not self._joined:
+            _start(ray, self.workers, self.options.ray_address)
+        origin = str(fedsparse.__file__)
+        resources = {"num_cpus": 1, "num_gpus": self.options.client_gpus, "max_restarts": 0}
+        actor = ray.remote(**resources)(worker_class())
+        self._new = lambda: actor.remote(_path(), origin)
+        self.actors = [self._new() for _ in range(self.workers)]
+        try:
+            ray.get([one.ready.remote() for one in self.actors], timeout=START_DEADLINE)
+        except Exception as error:
+            self.__exit__(None, None, None)
+            raise RunError(f"the Ray workers did not start: {str(error).strip().splitlines()[-1]}") from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for actor in self.actors:
+            self._ray.kill(actor)
+        self.actors = []
+        if not self._joined:
+            self._ray.shutdown()
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return list(self._ray.get([one.ready.remote() for one in self.actors]))
+
+    def replace(self, dead: Any) -> None:
+        """Put a new actor in the place of a dead one, unless that was done already."""
+        if dead in self.actors:
+            place = self.actors.index(dead)
+            log.warning("worker %d died and is replaced", place)
+            self.actors[place] = self._new()
+
+    def grid(self, clients: int, run_config: UserConfig, run_id: int) -> RayGrid:
+        """The Grid of one run."""
+        return RayGrid(self, clients, run_config, run_id)
+
+
+def _start(ray: Any, workers: int, address: str) -> None:
+    quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        ray.init(address="local", num_cpus=max(workers, 1), **quiet)
+
+
+def _path() -> list[str]:
+    """The driver's import path with absolute entries; an empty entry means its working directory."""
+    return [str(Path(entry or os.getcwd()).absolute()) for entry in sys.path]
+
+
+class RayGrid(OwnGrid):
+    """Sends batches of messages to the pool's actors and yields replies as they come."""
+
+    def __init__(self, pool: Pool, clients: int, run_config: UserConfig, run_id: int = 1) -> None:
+        super().__init__(clients, run_config, run_id)
+        self.pool, self._ray = pool, pool._ray
+        self._config = self._ray.put(dict(run_config))
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        """Replies in the order in which they come; messages are made as workers become free.
+
+        What has not come after `timeout` seconds is given up, its worker is replaced so that it does not answer later.
+        """
+        self.attempts = {}
+        deadline = None if timeout is None else time.monotonic() + timeout
+        rest, again = iter(messages), deque[Batch]()
+        head = list(islice(rest, len(self.pool.actors) * UNDER_WAY * LARGEST_BATCH))
+        size = min(LARGEST_BATCH, max(1, -(-len(head) // (len(self.pool.actors) * BATCHES))))
+        waiting = chain(head, rest)
+        flying: dict[Any, tuple[Any, Batch]] = {}
+        while True:
+            self._fill(flying, waiting, again, size)
+            if not flying:
+                return
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            done, _ = self._ray.wait(list(flying), num_returns=1, timeout=left)
+            if not done:
+                self._give_up(flying)
+                return
+            actor, batch = flying.pop(done[0])
+            yield from self._collect(done[0], actor, batch, again)
+
+    def _fill(
+        self, flying: dict[Any, tuple[Any, Batch]], waiting: Iterator[Message], again: deque[Batch], size: int
+    ) -> None:
+        """Give work to every actor that has less than two batches."""
+        load = {actor: 0 for actor in self.pool.actors}
+        for actor, _ in flying.values():
+            load[actor] = load.get(actor, 0) + 1
+        for _ in range(UNDER_WAY):
+            for actor in self.pool.actors:
+                if load[actor] >= UNDER_WAY:
+                    continue
+                batch = again.popleft() if again else list(islice(waiting, size))
+                if not batch:
+                    return
+                load[actor] += 1
+                flying[actor.work.remote(batch, self._config)] = (actor, batch)
+
+    def _collect(self, done: Any, actor: Any, batch: Batch, again: deque[Batch]) -> Iterator[Message]:
+        try:
+            replies = self._ray.get(done)
+        except self._ray.exceptions.RayError as error:
+            self.pool.replace(actor)
+            for message in batch:
+                client = message.metadata.dst_node_id - 1
+                if self.attempts.get(client, 1) == 1:
+                    self.attempts[client] = 2
+                    again.append([message])
+                else:
+                    yield _lost(message, f"its worker died twice ({type(error).__name__})")
+            return
+        yield from replies
+
+    def _give_up(self, flying: dict[Any, tuple[Any, Batch]]) -> None:
+        for actor in {actor for actor, _ in flying.values()}:
+            self._ray.kill(actor)
+            self.pool.replace(actor)
+
+
+def _lost(message: Message, why: str) -> Message:
+    reply = Message(Error(code=WORKER_DIED, reason=why), reply_to=message)
+    private.set_message_id(reply, f"reply-{message.metadata.message_id}")
+    return reply

@@ -1,0 +1,10 @@
+"""What holds for all tests."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
+
+torch.set_num_threads(1)  # as in a worker: more threads may change the last bits
