@@ -59,7 +59,7 @@ _HOMES = {
     "strategy": ("Node", "Reply", "Strategy", "Task"),
 }
 
-# In a source tree (an editable install) strategies/, datasets/ and configs/ lie beside this package; a wheel has them inside.
+# A wheel holds strategies/, datasets/ and configs/ inside this package; in a source tree they lie beside it.
 _root = Path(__file__).resolve().parent.parent
 if (_root / "pyproject.toml").is_file() and (_root / "strategies").is_dir():
     __path__.append(str(_root))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,9 +53,8 @@ def run(
 
     experiment = Experiment.load(source, list(sets), **overrides)
     _build(experiment)
-    path = folder.claim(out, _name(source, experiment))
-    with folder.logged(path / "log.txt"), runtime([experiment]) as grid_for:
-        _one(experiment, path, experiment.strategy.name, grid_for, progress or Silent(), 1, 1)
+    with _place(out, _name(source, experiment)) as path, runtime([experiment]) as grid_for:
+        _one(experiment, path, experiment.strategy.label, grid_for, progress or Silent(), 1, 1)
     from fedsparse.report import report
 
     report([path])
@@ -83,9 +83,8 @@ def compare(
     ]
     for _, one in planned:
         _build(one)
-    path = folder.claim(out, _name(source, experiment))
     tell = progress or Silent()
-    with folder.logged(path / "log.txt"), runtime([one for _, one in planned]) as grid_for:
+    with _place(out, _name(source, experiment)) as path, runtime([one for _, one in planned]) as grid_for:
         for index, (label, one) in enumerate(planned, start=1):
             place = path / f"{label}-seed{one.seed}"
             place.mkdir()
@@ -100,6 +99,21 @@ def compare(
 
     report([path])
     return comparison
+
+
+@contextmanager
+def _place(out: str | Path | None, name: str) -> Iterator[Path]:
+    """A run's folder of our own, with everything logged there. An exception carries it as `folder`; one that comes before
+    anything was written takes the folder with it."""
+    path = folder.claim(out, name)
+    try:
+        with folder.logged(path / "log.txt"):
+            yield path
+    except BaseException as error:
+        error.folder = path  # type: ignore[attr-defined]
+        with suppress(OSError):
+            path.rmdir()  # refuses unless it is empty
+        raise
 
 
 def _build(experiment: Experiment) -> None:
@@ -138,6 +152,6 @@ def _one(
 def _name(source: Source, experiment: Experiment) -> str:
     if isinstance(source, str | Path):
         return Path(source).stem
-    return f"{experiment.dataset.name}-{experiment.strategy.name}".replace("/", "_").replace(":", "_")
+    return f"{experiment.dataset.label}-{experiment.strategy.label}"
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedsparse import train
 from fedsparse.payload import Mask
-from fedsparse.randomness import generator, integer
+from fedsparse.randomness import generator
 from fedsparse.store import Store
 from fedsparse.strategy import Setup
 
@@ -134,7 +134,3 @@ class Client:
     def evaluate(self, model: nn.Module, part: Part = "validation") -> float:
         """The data set's metric on one of the client's parts. A method may look at validation only."""
         return train.evaluate(model, *self.part(part), self.data.task)[0]
-
-    def seed_torch(self) -> None:
-        """Seed PyTorch's own generator (dropout draws from it) for this task."""
-        torch.manual_seed(integer(self.setup.seed, self.round, self.phase, self.id, "torch"))

@@ -247,7 +247,7 @@ def _check(experiment: Experiment) -> None:
             )
         # Folders of some systems do not tell cases apart.
         if [other.lower() for other in labels].count(label.lower()) > 1:
-            raise InputError(f'The label "{label}" stands in compare more than once.')
+            raise InputError(f'The label "{label}" stands in compare more than once, capitals aside.')
     if "compare" in {key for changes in experiment.compare.variants.values() for key in changes}:
         raise InputError("A variant in compare.variants cannot have a key compare of its own.")
     variants = experiment.variants()

@@ -54,13 +54,12 @@ class Ledger:
         return row
 
     def flush(self) -> None:
-        """Write all rows that are not yet on disk; `rounds` last, so that a round that is there is whole."""
+        """Hand all rows over to the system, which keeps them when this process is killed; `rounds` last, so that a round
+        that is there is whole."""
         for table in sorted(columns.TABLES, key=lambda name: name == "rounds"):
             if rows := self._rows.pop(table, []):
                 with open(self.folder / f"{table}.jsonl", "a", encoding="utf-8") as file:
                     file.writelines(json.dumps(_plain(row)) + "\n" for row in rows)
-                    file.flush()
-                    os.fsync(file.fileno())
 
     def close(self) -> dict[str, pd.DataFrame]:
         """Turn the JSON lines into Parquet; returns the tables."""

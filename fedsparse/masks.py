@@ -118,7 +118,9 @@ def masked_mean(
         held = bits(payload) if payload.absent == "unheld" else {}
         for name, tensor in payload.weights.items():
             dtypes.setdefault(name, tensor.dtype)
-            sums.setdefault(name, torch.zeros(tensor.shape, dtype=torch.float64)).add_(tensor, alpha=share)
+            if name not in sums:
+                sums[name] = torch.zeros(tensor.shape, dtype=torch.float64)
+            sums[name].add_(tensor, alpha=share)
             weight = held[name].double() * share if name in held else share
             weights[name] = weights.get(name, 0.0) + weight
     base = dict(otherwise or {})

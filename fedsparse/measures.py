@@ -51,7 +51,7 @@ def mb_to_target(rounds: pd.DataFrame, target: float, higher_is_better: bool, co
 
 
 def baselines(table: pd.DataFrame) -> dict[str, str | None]:
-    """By variant, the label of the FedAvg that it is compared with: the variant `fedavg`, else the first of that strategy.
+    """By variant, the label of the FedAvg it is compared with: the variant `fedavg`, else the first of that strategy.
 
     Where the table has a `source` column (runs of several folders), a FedAvg of the variant's own folder comes first.
     """

@@ -6,10 +6,13 @@ Arrays are NumPy arrays or CPU tensors: everything here only looks at `shape`, `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
+
+import numpy as np
 
 Array = Any  # numpy.ndarray or torch.Tensor on the CPU
 Tensors = Mapping[str, Array]
@@ -71,7 +74,7 @@ class Payload:
 
     def __post_init__(self) -> None:
         # A bare boolean array is the commonest mask: let strategies write it as it is.
-        wrapped = {n: m if hasattr(m, "dense") and hasattr(m, "count") and not hasattr(m, "dtype") else Bits(m)
+        wrapped = {n: m if hasattr(type(m), "dense") and hasattr(type(m), "count") else Bits(m)
                    for n, m in self.masks.items()}
         object.__setattr__(self, "masks", wrapped)
 
@@ -102,6 +105,14 @@ class Schema:
     tensors: Mapping[str, Spec]
     maskable: frozenset[str] = frozenset()
     partial: bool = False
+
+    @cached_property
+    def dense_bytes(self) -> int:
+        """Bytes of all tensors, dense, with one more for each element that may be masked."""
+        return sum(
+            math.prod(spec.shape) * (np.dtype(spec.dtype).itemsize + (name in self.maskable))
+            for name, spec in self.tensors.items()
+        )
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ def load(folder: str | Path) -> Run | Comparison:
 def write_comparison(folder: str | Path, runs: Iterable[Run], overrides: Mapping[str, str] | None = None) -> Comparison:
     """Write `comparison.csv` and `summary.csv` of these runs, failed ones too; returns the comparison as it is on disk.
 
-    Rows stand by variant, in the order of their first runs, then by seed. `overrides`: by label, what its config changes.
+    Rows stand by variant, in the order of first runs, then by seed. `overrides`: by label, what its config changes.
     """
     found = list(runs)
     first = {run.label: place for place, run in reversed(list(enumerate(found)))}

@@ -24,7 +24,6 @@ from fedsparse.payload import Payload, Scalar, Schema, Spec
 from fedsparse.randomness import generator
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
     from torch import nn
 
     from fedsparse.client import Client
@@ -201,8 +200,11 @@ class Strategy(Options):
         """What the server accepts as a reply in a phase."""
         return self.setup.schema
 
-    def paper(self, rounds: DataFrame) -> dict[str, float]:
-        """The paper's own cost formula over a finished run (`paper_*` columns), for comparison with printed tables only."""
+    def paper(self, rounds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+        """The paper's own cost formula over a finished run (`paper_*` columns), for comparison with printed tables only.
+
+        `rounds` holds the columns of the `rounds` table as lists.
+        """
         return {}
 
     def replace(self, **options: Any) -> Self:

@@ -24,12 +24,11 @@ Differences from the paper (its text could not be read; compared with the author
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 import torch
-from pandas import DataFrame
 from torch import Tensor, nn
 
 from fedsparse import masks, schedules
@@ -132,10 +131,10 @@ class FedDIP(Strategy):
         extra = {f"outside/{name}": plain.tensors[name] for name in self.setup.maskable}
         return Schema({**plain.tensors, **extra}, plain.maskable | set(extra))
 
-    def paper(self, rounds: DataFrame) -> dict[str, float]:
+    def paper(self, rounds: Mapping[str, Sequence[float]]) -> dict[str, float]:
         """The code's formula, values only, all parameters: 32 (1 - sparsity) N / 2^20 a client and direction (mebibits)."""
         total = sum(torch.Size(shape).numel() for shape in self.setup.shapes.values())
-        kept = [schedules.cubic(self.start, self.density, self.progress(t) / self.reach) for t in rounds["round"]]
+        kept = [schedules.cubic(self.start, self.density, self.progress(int(t)) / self.reach) for t in rounds["round"]]
         up = [1.0] * len(kept) if self.uplink == "dense" else kept
         return {"feddip_mebibits": 32 * total / 2**20 * self.setup.per_round * (sum(kept) + sum(up))}
 

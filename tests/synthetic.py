@@ -27,7 +27,7 @@ def tables(
     has_global: bool = True,
     eval_every: int = 1,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Rows of all four tables of a run whose metric rises to about `level` (an error falls to it) with `size` bytes a dense model."""
+    """Rows of all four tables: the metric rises (an error falls) to about `level`, a dense model has `size` bytes."""
     rng = np.random.default_rng(seed)
     out: dict[str, list[dict[str, Any]]] = {name: [] for name in columns.TABLES}
     for r in range(1, rounds + 1):

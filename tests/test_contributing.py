@@ -11,7 +11,8 @@ import fedsparse
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-EXAMPLES = {m[1]: block for block in re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S) if (m := re.search(r"^class (\w+)", block, re.M))}
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+EXAMPLES = {re.findall(r"^class (\w+)", block, re.MULTILINE)[0]: block for block in BLOCKS}
 SMALL = {"rounds": 2, "train": {"epochs": 1}, "runtime": {"name": "local"}}
 
 
@@ -37,12 +38,14 @@ def test_the_strategy_has_thirty_lines() -> None:
 
 
 def test_the_strategy_runs(here: Path) -> None:
-    run = fedsparse.run("quickstart", strategy={"name": "fixed_mask.py:FixedMask", "density": 0.05}, out="runs/a", **SMALL)
+    sparse = {"name": "fixed_mask.py:FixedMask", "density": 0.05}
+    run = fedsparse.run("quickstart", strategy=sparse, out="runs/a", **SMALL)
     dense = fedsparse.run("quickstart", strategy="fedavg", out="runs/b", **SMALL)
     assert run.summary["density"] == pytest.approx(0.05, abs=0.002)
     assert run.summary["bytes_up"] < 0.25 * dense.summary["bytes_up"]
 
 
 def test_the_data_set_and_the_model_run(here: Path) -> None:
-    run = fedsparse.run("quickstart", dataset="wine.py:Wine", model="linear.py:Linear", clients=4, out="runs/a", **SMALL)
+    wine = {"dataset": "wine.py:Wine", "model": "linear.py:Linear", "clients": 4}
+    run = fedsparse.run("quickstart", out="runs/a", **wine, **SMALL)
     assert run.summary["final"] > 0.5

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,7 @@ def test_fashion_mnist_from_the_data_folder(tmp_path, monkeypatch, packed):
     assert first.y.tolist() == [i % 10 for i in range(30)]
     assert torch.equal(first.x, again.x) and torch.equal(first.test[0], again.test[0])
     assert files(home) == before
-    assert len(files(tmp_path / "cache")) == (4 if packed else 0) if packed else not (tmp_path / "cache").exists()
+    assert len(files(tmp_path / "cache")) == (4 if packed else 0)
 
 
 def test_other_files_in_the_data_folder_are_not_mistaken_for_the_unpacked_ones(tmp_path, monkeypatch):
@@ -137,7 +138,7 @@ def test_fashion_mnist_missing_and_no_network(tmp_path, monkeypatch, home):
         monkeypatch.setenv("FEDSPARSE_DATA", str(tmp_path / home))
     if home == "partial":
         lacks = FILES[2]
-        (write_fashion(tmp_path / home / "..." / "..").resolve() / RAW / f"{lacks}.gz").unlink()
+        (write_fashion(tmp_path / home) / RAW / f"{lacks}.gz").unlink()
     start = time.monotonic()
     with pytest.raises(InputError) as error:
         FashionMNIST().load()
@@ -167,9 +168,7 @@ def test_fashion_mnist_is_downloaded_once(tmp_path, monkeypatch):
 
     Server.__name__ = "FashionMNIST"  # torchvision names the folder after the class
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", Server)
-    monkeypatch.setattr(
-        "fedsparse.datasets.fashion_mnist.downloading", lambda url: __import__("contextlib").nullcontext()
-    )
+    monkeypatch.setattr("fedsparse.datasets.fashion_mnist.downloading", lambda url: nullcontext())
     assert torch.equal(FashionMNIST().load().x, FashionMNIST(download=False).load().x)
     assert len(asked) == 1
     assert files(tmp_path / "cache") == sorted(str("fedsparse/fashion_mnist" / RAW / name) for name in FILES)

@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "fedsparse", "strategies", "datasets", "configs")
+FOLDERS = ("fedsparse", "strategies", "datasets", "configs")
+SOURCE = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", *FOLDERS)
 IGNORED = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd", "_kernels.c", "build", "*.egg-info")
 
-# Prints what is imported from where: run by the installed interpreters. To find is enough where importing takes seconds.
+# Run by the installed interpreters: what is imported from where. To find is enough where importing takes seconds.
 LOOK = """
 import json, warnings
 from importlib.util import find_spec
@@ -80,14 +81,15 @@ class Install:
 
     @property
     def site(self) -> Path:
-        return Path(call(self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=self.venv).strip())
+        code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        return Path(call(self.python, "-c", code, cwd=self.venv).strip())
 
     def look(self, cwd: Path) -> dict:
         return json.loads(call(self.python, "-c", LOOK, cwd=cwd))
 
 
 def install(base: Path, *what: str, **environment: str) -> Install:
-    """Install `what` (arguments of pip; ROOT stands for the copied source tree) into a new virtual environment below `base`."""
+    """A new virtual environment below `base` with `what`: arguments of pip, ROOT stands for the copied source tree."""
     root = source(base / "tree")
     made = Install(base / "venv", root)
     call(sys.executable, "-m", "venv", "--without-pip", made.venv, cwd=base)
@@ -118,8 +120,8 @@ def editable(tmp_path_factory: pytest.TempPathFactory) -> Install:
 
 def files(root: Path) -> set[str]:
     """All that belongs into a wheel, by its name there."""
-    found = {p.relative_to(root) for p in (root / "fedsparse").rglob("*") if p.suffix in (".py", ".typed") or p.name == "FORMAT.md"}
-    names = {p.as_posix() for p in found}
+    package = [p for p in (root / "fedsparse").rglob("*") if p.suffix in (".py", ".typed") or p.name == "FORMAT.md"]
+    names = {p.relative_to(root).as_posix() for p in package}
     for folder, pattern in (("strategies", "*.py"), ("datasets", "*.py"), ("configs", "*.toml")):
         names |= {f"fedsparse/{folder}/{p.name}" for p in (root / folder).glob(pattern)}
     return names
@@ -196,7 +198,38 @@ def test_pytest_as_a_module(kind: str, where: str, request: pytest.FixtureReques
         "    assert find_spec('datasets').origin  # Hugging Face's: ours would be a namespace without a file\n",
         encoding="utf-8",
     )
-    assert "1 passed" in call(made.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_home.py", cwd=cwd)
+    command = (made.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_home.py")
+    assert "1 passed" in call(*command, cwd=cwd)
+
+
+# Asks a worker of the pool what it imports.
+ASK = """
+import json, os, ray
+from fedsparse.flower.ray_grid import Pool
+from fedsparse.sections import Runtime
+
+def look(worker):
+    from importlib.util import find_spec
+    import fedsparse.codec
+    strategy = find_spec("fedsparse.strategies.fedavg").origin
+    return [os.getcwd(), fedsparse.__file__, strategy, fedsparse.codec.kernels_in_use()]
+
+if __name__ == "__main__":
+    with Pool(1, Runtime(workers=1)) as pool:
+        print(json.dumps(ray.get(pool.actors[0].__ray_call__.remote(look))))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("copy", ["installed", "source"])
+def test_a_ray_worker_at_the_root_imports_the_drivers_copy(plain: Install, copy: str, tmp_path: Path) -> None:
+    (tmp_path / "ask.py").write_text(ASK, encoding="utf-8")
+    command = [tmp_path / "ask.py"] if copy == "installed" else ["-W", "ignore", "-c", ASK]
+    cwd, package, strategy, kernels = json.loads(call(plain.python, *command, cwd=plain.root).splitlines()[-1])
+    home = plain.venv if copy == "installed" else plain.root
+    assert Path(cwd) == plain.root
+    assert Path(package).is_relative_to(home) and Path(strategy).is_relative_to(home)
+    assert kernels == ("cython" if copy == "installed" else "numpy")
 
 
 def test_without_a_compiler_it_installs_and_says_so(tmp_path: Path) -> None:

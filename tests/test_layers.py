@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -28,14 +30,14 @@ LAYERS = [
     ("columns", "folder", "ledger", "measures"),
     ("flower",),
     ("results",),
-    ("figures", "page", "report"),
+    ("report",),
     ("api",),
     ("cli", "__main__"),
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 # A package of others: the modules that may import it.
-TABLES = ("columns", "ledger", "measures", "results", "figures", "page", "report", "cli")
+TABLES = ("columns", "ledger", "measures", "results", "report", "cli")
 HOMES = {
     "flwr": ("flower",),
     "ray": ("flower",),
@@ -43,7 +45,7 @@ HOMES = {
     "datasets": ("partition",),
     "pandas": TABLES,
     "pyarrow": TABLES,
-    "matplotlib": ("figures", "page", "report", "cli"),
+    "matplotlib": ("report", "cli"),
     "typer": ("cli",),
     "rich": ("cli",),
     "zstandard": ("codec",),
@@ -61,7 +63,7 @@ NOT_CALLED_IN_STRATEGIES = {"open", "print", "exec", "eval"}
 
 @dataclass(frozen=True)
 class Import:
-    """One import: who (`codec.encoder`), what (`fedsparse.payload`, `flwr.app`), in which line; `typing` = for types only."""
+    """Who (`codec.encoder`) imports what (`fedsparse.payload`, `flwr.app`) in which line; `typing`: for types only."""
 
     who: str
     what: str
@@ -100,7 +102,7 @@ def imports(who: str, tree: ast.AST, typing: bool = False) -> Iterator[Import]:
 
 def _from(node: ast.ImportFrom) -> list[str]:
     module = "." * node.level + (node.module or "")
-    # `from fedsparse import x` and `from fedsparse.codec import x` may import a module: the longer name says where it is
+    # `from fedsparse.codec import x` may import a module x: the longer name says where it is
     return [f"{module}.{alias.name}" for alias in node.names] if module.startswith("fedsparse") else [module]
 
 
@@ -192,6 +194,17 @@ def test_no_cycles() -> None:
                 break
             target = target.rpartition(".")[0]
     TopologicalSorter(graph).prepare()  # raises CycleError with the modules of the cycle
+
+
+def test_what_is_imported_is_a_dependency_and_the_other_way_round() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[^\w-]", text)[0].replace("-", "_") for text in project["dependencies"]}
+    imported = {i.top for i in IMPORTS} - sys.stdlib_module_names - {"fedsparse"}
+    names = {
+        "sklearn": "scikit_learn",
+        "ray": "flwr",
+    }  # Flower's extra "simulation" brings the Ray that it was tested with
+    assert {names.get(top, top) for top in imported} | {"pyarrow"} == declared
 
 
 @pytest.mark.parametrize(

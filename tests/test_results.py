@@ -284,10 +284,12 @@ def test_written_comparison_comes_back_exactly(tmp_path):
     runs = [Run(folder) for folder in [*folders, failed]]
     both = write_comparison(tmp_path, runs, {"feddip": "strategy.density = 0.1, x = 'y'"})
     assert isinstance(both, Comparison) and len(both.runs) == 7 and len(both.table) == 7
-    assert [r.folder for r in both.runs] == [*folders, failed]  # the order of the table
-    assert both.table["final"].tolist() == pytest.approx([r.summary["final"] for r in runs], abs=0, rel=0, nan_ok=True)
+    expected = [*folders[:4], failed, *folders[4:]]  # by variant, then by seed
+    assert [run.folder for run in both.runs] == expected
+    finals = [Run(folder).summary["final"] for folder in expected]
+    assert both.table["final"].tolist() == pytest.approx(finals, abs=0, rel=0, nan_ok=True)
     assert both.table["commit"].tolist() == ["0123456"] * 7  # text, not a number
-    assert both.table["why"].iloc[-1] == 'a, "b"\nc'
+    assert both.table["why"].iloc[4] == 'a, "b"\nc'
     assert json.loads(both.table["versions"].iloc[0])["torch"] == "2.13.0"
     assert both.table["mb_to_target"].iloc[0] > 0
     assert list(both.summary.columns) == list(columns.SUMMARY)

@@ -10,7 +10,8 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +46,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON in
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
+class Interrupted(Exception):
+    """Ctrl-C in a run. Typer would turn the KeyboardInterrupt itself into a silent exit."""
+
+
 class State:
     """What holds for the whole command."""
 
@@ -73,10 +78,9 @@ def run(
     """Run one experiment. CONFIG is a path or the bare name of a shipped config."""
     from fedsparse import api
     from fedsparse.cli import tables
-    from fedsparse.cli.progress import reporter
 
     changes = _changes(seed, runtime, workers, clients)
-    with reporter(quiet) as progress:
+    with _watched(quiet) as progress:
         done = api.run(config, out=out, progress=progress, sets=sets or (), **changes)
     tables.print_json(done.summary) if json else tables.print_run(done)
     return tables.exit_code([done])
@@ -96,11 +100,10 @@ def compare(
     """
     from fedsparse import api
     from fedsparse.cli import tables
-    from fedsparse.cli.progress import reporter
 
     listed = None if strategies is None else [name.strip() for name in strategies.split(",") if name.strip()]
     changes = _changes(seed, runtime, workers, clients) | {"strategies": listed, "seeds": seeds}
-    with reporter(quiet) as progress:
+    with _watched(quiet) as progress:
         done = api.compare(config, out=out, progress=progress, sets=sets or (), **changes)
     tables.print_json(tables.records(done.summary)) if json else tables.print_comparison(done)
     return tables.exit_code(done.runs)
@@ -164,6 +167,20 @@ def report(
     print(write(folders, out))
 
 
+@contextmanager
+def _watched(quiet: bool) -> Iterator[Any]:
+    """Who is told how far a run is; a run that is interrupted ends in Interrupted."""
+    from fedsparse.cli.progress import reporter
+
+    try:
+        with reporter(quiet) as progress:
+            yield progress
+    except KeyboardInterrupt as error:
+        interrupted = Interrupted("interrupted: what was done until then is kept.")
+        interrupted.__dict__.update(error.__dict__)  # the folder
+        raise interrupted from error
+
+
 def _changes(seed: int | None, runtime: str | None, workers: int | None, clients: int | None) -> dict[str, Any]:
     """Options of the command line as changes of the experiment."""
     changes: dict[str, Any] = {"seed": seed, "clients": clients}
@@ -180,8 +197,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return 2
+    except Interrupted as error:
+        return _fail(str(error), error, 130)
     except (KeyboardInterrupt, click.Abort) as error:
-        return _fail("interrupted: what was done until then is kept", error, 130)
+        return _fail("interrupted.", error, 130)
     except InputError as error:
         return _fail(str(error), error, 2)
     except RunError as error:
@@ -204,9 +223,10 @@ def _fail(message: str, error: BaseException, code: int) -> int:
         traceback.print_exception(error)
     folder = getattr(error, "folder", None)
     if folder is not None and code != 2:
-        where = f" Its folder is {folder}, what happened stands in log.txt there."
+        where = f" Its folder is {folder}" + (", what happened stands in log.txt there." if code == 1 else ".")
     else:
-        where = "" if code in (2, 130) or State.debug else " (--debug before the command shows where.)"
+        known = code != 1 or isinstance(error, RunError) or State.debug
+        where = "" if known else " (--debug before the command shows where.)"
     prefix = "" if code == 130 else "error: "
     print(f"{prefix}{message.strip()}{where}", file=sys.stderr)
     return code

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import xxhash
 
 from fedsparse.codec.wire import Buffer, DecodeError, Reader, put_text, put_varint
@@ -37,6 +38,7 @@ DTYPES = (
     "complex64",
     "complex128",
 )
+DTYPE_NAMES = {np.dtype(name): name for name in DTYPES}
 DTYPE_CODES = {name: code for code, name in enumerate(DTYPES, start=1)}  # 0 = no values
 
 

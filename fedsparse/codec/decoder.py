@@ -52,20 +52,7 @@ def decode(
     for entry in present:
         _check(entry, schema)
     _check_complete(present, schema)
-    symbols = _Symbols(found)
-    known = known or {}
-    weights: dict[str, Any] = {}
-    extra: dict[str, dict[str, Any]] = {}
-    kept: dict[str, Mask] = {}
-    for entry in present:
-        name = entry.name or ""
-        array, bits = _tensor(entry, schema.tensors[name], symbols, known.get(name))
-        if bits is not None:
-            kept[name] = Bits(bits)
-        if array is not None:
-            group, slash, short = name.partition("/")
-            (extra.setdefault(group, {}) if slash else weights)[short if slash else name] = array
-    return Payload(weights, kept, extra, found.info, found.header.kind, found.header.absent)
+    return _assemble(found, present, schema, known or {})
 
 
 def layout(data: Buffer, schema: Schema | None = None) -> Layout:
@@ -177,6 +164,24 @@ class _Symbols:
         at = self._at[stream]
         self._at[stream] = at + length
         return self._streams[stream][at : at + length]
+
+
+def _assemble(found: Layout, present: list[Entry], schema: Schema, known: Mapping[str, Mask]) -> Payload:
+    """The payload of entries that have passed all checks of lengths."""
+    symbols = _Symbols(found)
+    weights: dict[str, Any] = {}
+    extra: dict[str, dict[str, Any]] = {}
+    kept: dict[str, Mask] = {}
+    for entry in present:
+        name = entry.name or ""
+        array, bits = _tensor(entry, schema.tensors[name], symbols, known.get(name))
+        if bits is not None:
+            kept[name] = Bits(bits)
+            vars(kept[name])["count"] = entry.kept  # it was counted: spare the property the work
+        if array is not None:
+            group, slash, short = name.partition("/")
+            (extra.setdefault(group, {}) if slash else weights)[short if slash else name] = array
+    return Payload(weights, kept, extra, found.info, found.header.kind, found.header.absent)
 
 
 def _tensor(

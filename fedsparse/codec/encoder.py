@@ -22,6 +22,7 @@ class _Item:
 
     name: str
     array: np.ndarray | None
+    dtype: str | None
     mask: Mask | None
     shape: tuple[int, ...]
 
@@ -83,10 +84,11 @@ def _items(payload: Payload) -> dict[str, _Item]:
             )
     for name, tensor in payload.tensors().items():
         array = values_.as_array(name, tensor)
-        container.dtype_code(name, array.dtype.name)  # an error names it before anything is done
-        items[name] = _Item(name, array, None, array.shape)
+        dtype = values_.dtype_name(array.dtype)
+        container.dtype_code(name, dtype)  # refuses what the format has no place for
+        items[name] = _Item(name, array, dtype, None, array.shape)
     for name, mask in payload.masks.items():
-        item = items.setdefault(name, _Item(name, None, None, tuple(mask.shape)))
+        item = items.setdefault(name, _Item(name, None, None, None, tuple(mask.shape)))
         if item.shape != tuple(mask.shape):
             raise ValueError(f"the mask of tensor {name!r} has shape {tuple(mask.shape)}, the tensor {item.shape}")
         item.mask = mask
@@ -103,7 +105,7 @@ def _by_schema(items: dict[str, _Item], schema: Schema) -> list[_Item | None] | 
 def _fits(item: _Item, spec: Spec | None) -> bool:
     if spec is None or tuple(spec.shape) != item.shape:
         return False
-    return item.array is None or item.array.dtype.name == spec.dtype
+    return item.dtype in (None, spec.dtype)
 
 
 def _entry(item: _Item, body: _Body, known: Mapping[str, Mask], inline: bool) -> Entry:
@@ -121,7 +123,7 @@ def _entry(item: _Item, body: _Body, known: Mapping[str, Mask], inline: bool) ->
         raw = values_.write(item.array, bits, entry.kept)
         entry.value, entry.value_len = values_.RAW, len(raw)
         body.plain.append(raw)
-    code = container.dtype_code(item.name, item.array.dtype.name) if item.array is not None else 0
     if inline:
-        entry.name, entry.dtype, entry.shape = item.name, code, item.shape
+        entry.name, entry.shape = item.name, item.shape
+        entry.dtype = container.dtype_code(item.name, item.dtype) if item.dtype is not None else 0
     return entry

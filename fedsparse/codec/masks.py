@@ -55,11 +55,13 @@ def write(mask: Mask, bits: np.ndarray, kept: int, known: Mask | None) -> tuple[
     packed = kernels.pack(bits)
     if packed.size > HASH and known is not None and _same(mask, bits, known):
         return KNOWN, _hash(tuple(mask.shape), packed).to_bytes(HASH, "little")
-    dropped = bits.size - kept
-    if 3 * min(kept, dropped) > bits.size:  # about half kept: gaps are never shorter
+    few = min(kept, bits.size - kept)
+    if few > bits.size / 3:  # gaps are hardly ever shorter
         return BITMAP, packed.data
-    mode, symbols = (GAPS, kernels.gaps(bits, kept)) if kept < dropped else (MIRROR, kernels.gaps(~bits, dropped))
-    return (mode, symbols.data) if kernels.cost(symbols) < kernels.cost(packed) else (BITMAP, packed.data)
+    mode, symbols = (GAPS, kernels.gaps(bits, few)) if few == kept else (MIRROR, kernels.gaps(~bits, few))
+    # Below 7 % the bitmap is never shorter: a Huffman code spends a whole bit on each of its many empty bytes.
+    shorter = few < bits.size / 14 or kernels.cost(symbols) < kernels.cost(packed)
+    return (mode, symbols.data) if shorter else (BITMAP, packed.data)
 
 
 def _same(mask: Mask, bits: np.ndarray, known: Mask) -> bool:

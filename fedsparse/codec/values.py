@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedsparse.codec import kernels
-from fedsparse.codec.container import NO_VALUES
+from fedsparse.codec.container import DTYPE_NAMES, NO_VALUES
 from fedsparse.codec.wire import Buffer, DecodeError
 
 RAW = 1
@@ -21,6 +21,11 @@ def as_array(name: str, tensor: Any) -> np.ndarray:
         return np.asarray(tensor)
     except (TypeError, RuntimeError, ValueError) as error:
         raise ValueError(f"tensor {name!r} cannot be read as a NumPy array ({error})") from None
+
+
+def dtype_name(dtype: np.dtype) -> str:
+    """NumPy's name; looked up where it can be, because NumPy is slow to make it."""
+    return DTYPE_NAMES.get(dtype) or dtype.name
 
 
 def write(array: np.ndarray, bits: np.ndarray | None, kept: int) -> Buffer:

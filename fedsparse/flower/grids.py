@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fedsparse.flower import private
+from fedsparse.flower.private import Run
 from fedsparse.flower.client_app import app
 
 CLIENT_FAILED, WORKER_DIED = 2, 8  # the codes that Flower itself gives to these two events

@@ -27,6 +27,9 @@ def set_message_id(message: Message, message_id: str) -> None:
     message.metadata.__dict__["_message_id"] = message_id
 
 
+__all__ = ["Run", "empty_run", "identify", "set_message_id", "transport_bytes"]
+
+
 @lru_cache(maxsize=512)
 def transport_bytes(length_bits: int, phase: str, message_type: str, seconds: bool) -> int:
     """Bytes of a serialised Flower message beside its payload; exact up to the width of a length field."""

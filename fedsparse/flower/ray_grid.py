@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fedsparse")
 UNDER_WAY = 2  # batches of an actor
-BATCHES = 2  # a cohort is cut into this many batches an actor, so that the faster one gets more
+BATCHES = 4  # a cohort is cut into this many batches an actor, so that the faster one gets more,
+SHORT = 0.05  # unless all of an actor's messages take less than this many seconds: then the calls would cost more
 LARGEST_BATCH = 32
 START_DEADLINE = 120.0  # seconds for an actor to import and answer
 Batch = list[Message]
@@ -60,8 +61,11 @@ def worker_class() -> type:
 
             return os.getpid()
 
-        def work(self, messages: list[Any], run_config: dict[str, Any]) -> list[Any]:
-            return [self.answer(message, run_config) for message in messages]
+        def work(self, messages: list[Any], run_config: dict[str, Any]) -> tuple[list[Any], float]:
+            import time
+
+            began = time.perf_counter()
+            return [self.answer(message, run_config) for message in messages], time.perf_counter() - began
 
     return Worker
 
@@ -136,6 +140,7 @@ class RayGrid(OwnGrid):
         super().__init__(clients, run_config, run_id)
         self.pool, self._ray = pool, pool._ray
         self._config = self._ray.put(dict(run_config))
+        self._pace: float | None = None  # seconds that a message of the last batch took
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Replies in the order in which they come; messages are made as workers become free.
@@ -146,7 +151,7 @@ class RayGrid(OwnGrid):
         deadline = None if timeout is None else time.monotonic() + timeout
         rest, again = iter(messages), deque[Batch]()
         head = list(islice(rest, len(self.pool.actors) * UNDER_WAY * LARGEST_BATCH))
-        size = min(LARGEST_BATCH, max(1, -(-len(head) // (len(self.pool.actors) * BATCHES))))
+        size = self._batch_size(len(head))
         waiting = chain(head, rest)
         flying: dict[Any, tuple[Any, Batch]] = {}
         while True:
@@ -161,26 +166,38 @@ class RayGrid(OwnGrid):
             actor, batch = flying.pop(done[0])
             yield from self._collect(done[0], actor, batch, again)
 
+    def _batch_size(self, messages: int) -> int:
+        """Messages a call, from how long the last ones took."""
+        share = -(-messages // len(self.pool.actors))
+        short = self._pace is not None and self._pace * share < SHORT
+        return min(LARGEST_BATCH, max(1, share if short else -(-share // BATCHES)))
+
     def _fill(
         self, flying: dict[Any, tuple[Any, Batch]], waiting: Iterator[Message], again: deque[Batch], size: int
     ) -> None:
-        """Give work to every actor that has less than two batches."""
-        load = {actor: 0 for actor in self.pool.actors}
-        for actor, _ in flying.values():
-            load[actor] = load.get(actor, 0) + 1
+        """Give work to every actor that has less than two batches. What is asked again has its actor for itself."""
+        load = dict.fromkeys(self.pool.actors, 0)
+        for actor, batch in flying.values():
+            load[actor] = load.get(actor, 0) + (UNDER_WAY if self._again(batch) else 1)
         for _ in range(UNDER_WAY):
             for actor in self.pool.actors:
-                if load[actor] >= UNDER_WAY:
+                if again and not load[actor]:
+                    batch = again.popleft()
+                elif not again and load[actor] < UNDER_WAY:
+                    batch = list(islice(waiting, size))
+                else:
                     continue
-                batch = again.popleft() if again else list(islice(waiting, size))
                 if not batch:
                     return
-                load[actor] += 1
+                load[actor] += UNDER_WAY if self._again(batch) else 1
                 flying[actor.work.remote(batch, self._config)] = (actor, batch)
+
+    def _again(self, batch: Batch) -> bool:
+        return self.attempts.get(batch[0].metadata.dst_node_id - 1, 1) > 1
 
     def _collect(self, done: Any, actor: Any, batch: Batch, again: deque[Batch]) -> Iterator[Message]:
         try:
-            replies = self._ray.get(done)
+            replies, seconds = self._ray.get(done)
         except self._ray.exceptions.RayError as error:
             self.pool.replace(actor)
             for message in batch:
@@ -191,6 +208,7 @@ class RayGrid(OwnGrid):
                 else:
                     yield _lost(message, f"its worker died twice ({type(error).__name__})")
             return
+        self._pace = seconds / len(batch)
         yield from replies
 
     def _give_up(self, flying: dict[Any, tuple[Any, Batch]]) -> None:

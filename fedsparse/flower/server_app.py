@@ -64,9 +64,9 @@ def _opening(federation: Federation, label: str) -> dict[str, Any]:
     experiment, data = federation.experiment, federation.data
     known = {
         "variant": label,
-        "strategy": experiment.strategy.name,
-        "dataset": experiment.dataset.name,
-        "model": experiment.model.name,
+        "strategy": experiment.strategy.label,
+        "dataset": experiment.dataset.label,
+        "model": experiment.model.label,
         "seed": experiment.seed,
         "runtime": experiment.runtime.name,
         "rounds": experiment.rounds,
@@ -99,6 +99,7 @@ def _closing(federation: Federation, ledger: Ledger) -> dict[str, Any]:
     training = messages[messages["phase"] != columns.EVALUATE]
     sent = training["direction"].value_counts()
     dense = stock_bytes(federation.shared)
+    paper = federation.strategy.paper({str(name): list(column) for name, column in rounds.items()}) if len(rounds) else {}
     numbers = {
         "final": final_of(rounds, total, "metric"),
         "final_personal": final_of(rounds, total, "metric_personal"),
@@ -106,7 +107,7 @@ def _closing(federation: Federation, ledger: Ledger) -> dict[str, Any]:
         **{name: int(training.loc[training["direction"] == name.removeprefix("bytes_"), "bytes"].sum())
            for name in ("bytes_up", "bytes_down")},
         **{f"stock_{name}": dense * int(sent.get(name.removeprefix("bytes_"), 0)) for name in ("bytes_up", "bytes_down")},
-        **{f"paper_{name}": value for name, value in federation.strategy.paper(rounds).items()},
+        **{f"paper_{name}": value for name, value in paper.items()},
     }  # fmt: skip
     return {name: None if value is None or value != value else value for name, value in numbers.items()}
 

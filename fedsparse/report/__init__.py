@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from fedsparse import columns
 from fedsparse.errors import InputError
-from fedsparse.figures import Variant, bytes_figure, metric_figure
 from fedsparse.folder import claim
-from fedsparse.measures import baselines, run_table, summarise, target_of
-from fedsparse.page import Picture, Section, page
-from fedsparse.results import Comparison, Run, load, run_row
+from fedsparse.measures import baselines, target_of
+from fedsparse.report.curves import Variant
+from fedsparse.report.figures import bytes_figure, metric_figure
+from fedsparse.report.page import page
+from fedsparse.report.sections import Picture, Section, collect
 
-Labelled = list[tuple[str, Run]]
+__all__ = ["report"]
+
+KINDS = (
+    "Training bytes of a round by kind, mean over rounds and seeds. Values: of masked tensors; mask: all that says "
+    "where they are; dense: tensors sent without a mask; header: the rest of each message."
+)
 
 
 def report(folders: Iterable[str | Path], out: str | Path | None = None) -> Path:
     """Write `report.html` and `figures/*.png` of these folders into `out` and return the page's path.
 
-    Without `out`: into the folder itself where there is one, else into a new folder under `runs/`. Of several folders one
-    comparison is made: equal labels stay one variant where their configs agree, else each gets its folder's name.
+    Without `out`: into the folder itself where there is one, else into a new folder under `runs/`. Of several folders
+    one comparison is made: equal labels stay one variant where their configs agree, else each gets its folder's name.
     """
     sources = [Path(folder) for folder in folders]
     if not sources:
@@ -36,9 +38,8 @@ def report(folders: Iterable[str | Path], out: str | Path | None = None) -> Path
     try:
         (target / "figures").mkdir(parents=True, exist_ok=True)
         for section in sections:
-            section.pictures = _pictures(
-                section, "" if len(sections) == 1 else _slug(f"-{section.dataset}-{section.metric}")
-            )
+            suffix = "" if len(sections) == 1 else _slug(f"-{section.dataset}-{section.metric}")
+            section.pictures = _pictures(section, suffix)
             for picture in section.pictures:
                 _write(target / "figures" / picture.file, picture.data)
         *most, last = dict.fromkeys(source.resolve().name for source in sources)
@@ -71,28 +72,21 @@ def _pictures(section: Section, suffix: str) -> list[Picture]:
     spread = "; line: mean over the seeds, band: plus and minus one standard deviation"
     notes = (spread if any(len(v.rounds) > 1 for v in shown) else "") + "."
     notes += "" if section.higher else " The first rounds may lie above the frame."
-    found = []
-    for column, stem, axis, what in (
+    personal = f"Personal {_lower(section.head)} (mean over clients)"
+    kinds = (
         ("metric", "metric", f"{section.head} (central test set)", "the global model on the central test set"),
-        (
-            "metric_personal",
-            "personal",
-            f"Personal {_lower(section.head)} (mean over clients)",
-            "each client's model on its own test part",
-        ),
-    ):
+        ("personal", "metric_personal", personal, "each client's model on its own test part"),
+    )
+    found = []
+    for stem, column, axis, what in kinds:
         for against, place in (("round", "against the round"), ("mb", "against training traffic, both directions")):
-            line = target if (stem, against) == ("metric", "mb") else None
-            data = metric_figure(
-                shown, column, against, axis, section.higher, percent=section.scale == 100, target=line
-            )
+            line, percent = target if (stem, against) == ("metric", "mb") else None, section.scale == 100
+            data = metric_figure(shown, column, against, axis, section.higher, percent=percent, target=line)
             if data is not None:
                 caption = f"{section.word} of {what}, {place}{notes}"
-                found.append(Picture(f"{stem}_{against}{suffix}.png", data, _sentence(caption)))
+                found.append(Picture(f"{stem}_{against}{suffix}.png", data, caption))
     if (data := bytes_figure(shown)) is not None:
-        caption = ("Bytes of a round by kind, mean over rounds and seeds. Values: of masked tensors; mask: all that says where "
-                   "they are; dense: tensors sent without a mask; header: the rest of each message.")  # fmt: skip
-        found.append(Picture(f"bytes_round{suffix}.png", data, caption))
+        found.append(Picture(f"bytes_round{suffix}.png", data, KINDS))
     return found
 
 
@@ -111,10 +105,6 @@ def _variants(section: Section) -> list[Variant]:
 
 def _lower(word: str) -> str:
     return word if word.isupper() else word.lower()  # RMSE stays
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _slug(text: str) -> str:

@@ -1,14 +1,13 @@
 """The figures of a report, as PNG bytes: curves over rounds and over MB with a band over seeds, and bytes by kind.
 
-Drawn with Figure objects (no global state, no display). Colours are the Okabe-Ito set, which stays apart for colour-blind
-eyes; FedAvg, the baseline, is always black. Lines carry their names at their ends.
+Drawn with Figure objects (no global state, no display). Colours are the Okabe-Ito set, which stays apart for
+colour-blind eyes; FedAvg, the baseline, is always black. Lines carry their names at their ends.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,29 +16,15 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
-from matplotlib.text import Annotation, Text
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from fedsparse.measures import BASELINE, cumulative_mb
+from fedsparse.report.curves import DPI, GRID, INK, QUIET, Curve, Variant, curve, looks
+from fedsparse.report.names import DIRECT, cut, list_lines, name_lines
 
-INK, QUIET, GRID = "#1a1a1a", "#5c5c5c", "#e3e3e3"
-HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c510a")
-DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 KINDS = {"values": "#0072b2", "mask": "#e69f00", "dense": "#9a9a9a", "header": "#3d3d3d"}
-DIRECT = 5
-"""Up to so many lines carry their names at their ends; more are listed beside the axes."""
-LONGEST = 28
-"""Characters of a name in a figure."""
-SIZE, DPI = (5.4, 3.6), 230
-PLACES = [
-    *((8, y, "left") for y in sorted(range(12, -13, -2), key=abs)),
-    *((0, y, "center") for y in (10, -11, 14, -15)),
-    *((8, y, "left") for y in sorted(range(60, -61, -2), key=abs)),
-]
-"""Where a name may stand beside its line's end, best first: offset in points and alignment."""
-STYLE: dict[str, Any] = {
+SIZE = (5.4, 3.6)  # inches
+STYLE: Any = {
     "font.family": ["DejaVu Sans"],
     "font.size": 10.5,
     "axes.labelcolor": INK,
@@ -57,56 +42,6 @@ STYLE: dict[str, Any] = {
     "ytick.labelcolor": INK,
     "text.parse_math": False,  # a label may hold a dollar sign
 }
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What the figures show of one variant: its name, its strategy and `rounds` and `messages` of each seed."""
-
-    label: str
-    strategy: str
-    rounds: Sequence[pd.DataFrame]
-    messages: Sequence[pd.DataFrame] = ()
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Mean and spread over the seeds at each evaluated round; x is the round or the mean MB so far."""
-
-    x: np.ndarray
-    mean: np.ndarray
-    sd: np.ndarray
-
-
-def curve(variant: Variant, column: str, against: str) -> Curve | None:
-    """The curve of a column against `round` or `mb`: at the rounds that every seed has evaluated; None where there is none.
-
-    Against MB, x is the mean over the seeds of the training MB so far, both directions.
-    """
-    values, traffic = [], []
-    for rounds in variant.rounds:
-        ordered = rounds.sort_values("round").set_index("round")
-        values.append(ordered[column].where(np.isfinite(ordered[column])))
-        traffic.append(pd.Series(cumulative_mb(rounds).to_numpy(), index=ordered.index))
-    if not values:
-        return None
-    seen = pd.concat(values, axis=1).dropna()
-    if seen.empty:
-        return None
-    x = pd.concat(traffic, axis=1).loc[seen.index].mean(axis=1) if against == "mb" else seen.index
-    return Curve(np.asarray(x, float), seen.mean(axis=1).to_numpy(), seen.std(axis=1).fillna(0.0).to_numpy())
-
-
-def looks(variants: Sequence[Variant]) -> dict[str, tuple[str, Any]]:
-    """Colour and dashes by label: black for FedAvg, then the hues in turn, with other dashes each time round."""
-    found: dict[str, tuple[str, Any]] = {}
-    base = next((v.label for v in variants if v.label == BASELINE), None)
-    base = base or next((v.label for v in variants if v.strategy == BASELINE), None)
-    for variant in variants:
-        i = len(found) - (base in found)
-        look = (INK, "-") if variant.label == base else (HUES[i % len(HUES)], DASHES[i // len(HUES) % len(DASHES)])
-        found[variant.label] = look
-    return found
 
 
 def metric_figure(
@@ -128,16 +63,16 @@ def metric_figure(
         style = looks(variants)
         for label, line in curves.items():
             _draw(axes, line, *style[label])
-        _scale_y(axes, curves, higher)
+        _scale_y(axes, curves, higher, percent)
         _scale_x(axes, curves, against)
         axes.set_ylabel(ylabel)
         if percent:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
         taken = [_target(axes, target, higher)] if target is not None and np.isfinite(target) else []
         if len(curves) <= DIRECT:
-            _name_lines(figure, axes, curves, style, taken)
+            name_lines(figure, axes, curves, style, taken)
         else:
-            _list_lines(axes, curves, style)
+            list_lines(axes, curves, style)
         return _png(figure)
 
 
@@ -164,7 +99,7 @@ def bytes_figure(variants: Sequence[Variant]) -> bytes | None:
                           color=INK, fontsize=9.5)  # fmt: skip
         axes.set_yticks(
             [-1.25 * i - 0.23 for i in range(len(table) // 2)],
-            [_cut(label) for label, way in table.index if way == "up"],
+            [cut(label) for label, way in table.index if way == "up"],
         )
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
@@ -196,13 +131,14 @@ def _draw(axes: Axes, line: Curve, colour: str, dashes: Any) -> None:
     axes.plot(line.x[-1:], line.mean[-1:], "o", color=colour, markersize=4.5, clip_on=False, zorder=5)
 
 
-def _scale_y(axes: Axes, curves: dict[str, Curve], higher: bool) -> None:
+def _scale_y(axes: Axes, curves: dict[str, Curve], higher: bool, percent: bool) -> None:
     # Errors fall from anywhere: the first tenth of a curve may lie outside, or it would flatten all the rest.
     keep = [c.mean[len(c.mean) // 10 if not higher and len(c.mean) > 20 else 0 :] for c in curves.values()]
-    sd = max(float(c.sd[-1]) for c in curves.values())
-    low, high = min(float(k.min()) for k in keep), max(float(k.max()) for k in keep)
-    room = 0.04 * (high - low) + sd or 0.05 * abs(high) or 0.05
-    axes.set_ylim(low - room, high + room)
+    ends = [c.mean[-1] + sign * c.sd[-1] for c in curves.values() for sign in (-1, 1)]
+    shown = np.concatenate([*keep, ends])
+    low, high = float(shown.min()), float(shown.max())
+    room = 0.04 * (high - low) or 0.05 * abs(high) or 0.05
+    axes.set_ylim(*np.clip((low - room, high + room), *((0, 1.01) if percent else (-np.inf, np.inf))))
 
 
 def _scale_x(axes: Axes, curves: dict[str, Curve], against: str) -> None:
@@ -217,7 +153,7 @@ def _scale_x(axes: Axes, curves: dict[str, Curve], against: str) -> None:
     if min(first) > 0 and max(last) > 4 * min(last):
         axes.set_xscale("log")
         axes.set_xlabel("Traffic so far, both directions (MB, log scale)")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(last) < 100 * min(first) else (1,)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(last) < 100 * min(first) else (1,), numticks=20))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlim(min(first) * 0.9, max(last) * 1.1)
@@ -230,8 +166,10 @@ def _target(axes: Axes, target: float, higher: bool) -> Annotation:
     text = f"target: {'95 %' if higher else '105 %'} of FedAvg's final"
     # Where the curves are not: good values lie above the line at its right end, errors below it.
     x, side, offset = (0, "left", 4) if higher else (1, "right", -4)
-    return axes.annotate(text, (x, target), (offset, 3), xycoords=("axes fraction", "data"),
-                         textcoords="offset points", va="bottom", ha=side, color=QUIET, fontsize=8, zorder=1.5)  # fmt: skip
+    return axes.annotate(
+        text, (x, target), (offset, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+        va="bottom", ha=side, color=QUIET, fontsize=8, zorder=1.5,
+    )  # fmt: skip
 
 
 def _short(value: float) -> str:

@@ -1,11 +1,37 @@
 """Names of lines in a figure: at the lines' ends, or listed beside the axes where there are many."""
 
-def _name_lines(
-    figure: Figure, axes: Axes, curves: dict[str, Curve], style: dict[str, tuple[str, Any]], taken: list[Text]
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation, Text
+
+from fedsparse.report.curves import DPI, Curve
+
+DIRECT = 5
+"""Up to so many lines carry their names at their ends; more are listed beside the axes."""
+LONGEST = 28
+"""Characters of a name in a figure."""
+PLACES = [
+    *((8, y, "left") for y in sorted(range(12, -13, -2), key=abs)),
+    *((0, y, "center") for y in (10, -11, 14, -15)),
+    *((8, y, "left") for y in sorted(range(60, -61, -2), key=abs)),
+]
+"""Where a name may stand beside its line's end, best first: offset in points and alignment."""
+
+
+def name_lines(
+    figure: Figure, axes: Axes, curves: dict[str, Curve], style: dict[str, tuple[str, Any]], taken: Sequence[Text]
 ) -> None:
-    """The variants' names at the lines' ends, where they cover neither one another nor `taken` nor, if possible, a line."""
+    """The variants' names at their lines' ends: never over one another or `taken`, over a line only if need be."""
     names = {label: axes.annotate(
-        _cut(label), (line.x[-1], line.mean[-1]), (8, 0), textcoords="offset points", va="center",
+        cut(label), (line.x[-1], line.mean[-1]), (8, 0), textcoords="offset points", va="center",
         color=_darker(style[label][0]), fontweight="bold", fontsize=9, annotation_clip=False,
         path_effects=[withStroke(linewidth=2.8, foreground="white")],
     ) for label, line in curves.items()}  # fmt: skip
@@ -16,7 +42,7 @@ def _name_lines(
     _spread(column, axes)
     boxes = [text.get_window_extent(renderer) for text in [*column, *taken]]
     for name in (name for name in names.values() if name not in column):
-        free = []
+        free: list[tuple[bool, int, tuple[int, int], str]] = []
         for x, y, side in PLACES:
             name.set(position=(x, y), horizontalalignment=side)
             box = name.get_window_extent(renderer)
@@ -55,19 +81,18 @@ def _covers(axes: Axes, box: Any, curves: Iterable[Curve]) -> bool:
     return False
 
 
-def _list_lines(axes: Axes, curves: dict[str, Curve], style: dict[str, tuple[str, Any]]) -> None:
+def list_lines(axes: Axes, curves: dict[str, Curve], style: dict[str, tuple[str, Any]]) -> None:
     """The names of many lines beside the axes, in the order of the lines' ends."""
     order = sorted(curves, key=lambda label: -float(curves[label].mean[-1]))
     keys = [Line2D([], [], color=style[label][0], linestyle=style[label][1], linewidth=2) for label in order]
-    axes.legend(keys, [_cut(label) for label in order], loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False,
+    axes.legend(keys, [cut(label) for label in order], loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False,
                 fontsize=9.5, handlelength=2.4, title="by last value", alignment="left")  # fmt: skip
 
 
-def _cut(label: str) -> str:
+def cut(label: str) -> str:
+    """A label short enough for a figure."""
     return label if len(label) <= LONGEST else label[: LONGEST - 1] + "…"
 
 
 def _darker(colour: str) -> tuple[float, ...]:
     return tuple(int(colour[i : i + 2], 16) / 255 * 0.78 for i in (1, 3, 5))
-
-

@@ -1,4 +1,4 @@
-"""The report's HTML: one file without any outside request, readable on a phone and in the dark. All text is escaped."""
+"""The report's HTML: one file without any outside request; everything that comes from users is escaped."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import base64
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from fedsparse import columns
 from fedsparse.measures import MEGA, baselines
+from fedsparse.report.sections import METRICS, Picture, Section
+from fedsparse.report.style import STYLE
 from fedsparse.results import Run
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 @dataclass(frozen=True)
 class Column:
@@ -93,7 +97,7 @@ def _each_run(section: Section) -> str:
         Column("Evaluation MB", lambda r: _mb(outside.get((r["variant"], r["seed"]), math.nan))),
         Column("MB to target", lambda r: _mb(r[columns.MB_TO_TARGET])),
         Column("Seconds", lambda r: _mb(r["seconds"])),
-        *(Column(name, lambda r, name=name: _mb(r[name])) for name in extras),
+        *(Column(name, partial(_cell, name)) for name in extras),
     ]
     note = "<p class=note>Evaluation traffic is outside the training totals.</p>"
     return f"<details><summary>Every run</summary><div class=wide>{_table(wanted, rows, '')}</div>{note}</details>"
@@ -148,7 +152,8 @@ def _stock(table: pd.DataFrame) -> str:
     if known.empty:
         return ""
     numbers = f"{_mb(known[up].mean() / MEGA)} MB up and {_mb(known[down].mean() / MEGA)} MB down"
-    return f"<p class=note>FedAvg goes through the same codec here; stock Flower would send {numbers} for the same tensors.</p>"
+    text = f"FedAvg goes through the same codec here; stock Flower would send {numbers} for the same tensors."
+    return f"<p class=note>{text}</p>"
 
 
 def _picture(picture: Picture) -> str:
@@ -168,7 +173,7 @@ def _words(sections: Sequence[Section]) -> str:
     near = dict.fromkeys("95 % of FedAvg's final" if s.higher else "1.05 times FedAvg's final error" for s in sections)
     lines |= {
         "Personal": "The same of the model that each client would use, on its own test part, mean over the clients.",
-        "Final": "Each number is the mean over the evaluated rounds in the last tenth of the rounds, never the best round.",
+        "Final": "Each result is the mean over the evaluated rounds in the last tenth of the rounds, never the best.",
         "Density": "Share kept of the weights of convolutional and linear layers, at the end.",
         "MB": "1,000,000 bytes of training messages as encoded, lost and repeated ones too, of all clients and rounds.",
     }
@@ -246,6 +251,10 @@ def _difference(row: dict[str, Any], bases: Set[str | None], scale: float) -> st
         return "<span class=sd>baseline</span>"
     mean = row["final_diff"]
     return _spread(mean, row["final_diff_sd"], scale, "+" if _known(mean) and mean > 0 else "")
+
+
+def _cell(name: str, row: dict[str, Any]) -> str:
+    return _mb(row[name])
 
 
 def _known(value: Any) -> bool:

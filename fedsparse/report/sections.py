@@ -138,7 +138,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _label(label: str, source: str, config: Any, taken: dict[str, list[Any]]) -> str:
-    """The label itself, unless another folder's variant of that name has another config: then with the folder's name."""
+    """The label, with the folder's name where another folder's variant of that label has another config."""
     known = taken.setdefault(label, [config, source])
     if known[1] == source or (config is not None and known[0] == config):
         return label
@@ -155,5 +155,3 @@ def _config(runs: dict[tuple[str, int], Run], label: str) -> dict[str, Any] | No
     except (OSError, ValueError) as error:
         raise InputError(f"{str(path)!r} cannot be read: {error}.") from None
     return {key: value for key, value in found.items() if key not in ("seed", "runtime", "compare")}
-
-

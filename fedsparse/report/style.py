@@ -5,7 +5,8 @@ STYLE = """
 @media(prefers-color-scheme:dark){:root{--paper:#16161a;--ink:#ececf1;--quiet:#a4a4b0;--line:#33333d;--soft:#202027;
 --mark:#6cb6e8;--warn:#33280f;--edge:#c98a1b}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+body{margin:0;background:var(--paper);color:var(--ink);
+font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:76rem;margin:0 auto;padding:1.5rem 1.25rem 4rem}
 .kicker{margin:0;color:var(--quiet);font-size:.85rem}
 h1{margin:0 0 .25rem;font-size:1.7rem;line-height:1.2;overflow-wrap:anywhere}
@@ -24,10 +25,11 @@ small{display:block;font-weight:400;font-size:.8rem}
 .bar i{display:block;height:100%;background:var(--mark)}
 .wide{overflow-x:auto}
 .wide td,.wide th{white-space:nowrap;padding:.3rem .6rem;font-size:.88rem}
-.notice{margin:0 0 1.25rem;padding:.6rem 1rem;background:var(--warn);border-left:4px solid var(--edge);border-radius:4px;
-overflow-wrap:anywhere}
+.notice{margin:0 0 1.25rem;padding:.6rem 1rem;background:var(--warn);
+border-left:4px solid var(--edge);border-radius:4px;overflow-wrap:anywhere}
 .notice p,.notice ul{margin:.1rem 0}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr));gap:1.25rem;margin:2rem 0 1.5rem}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr));
+gap:1.25rem;margin:2rem 0 1.5rem}
 figure{margin:0}
 img{display:block;width:100%;height:auto;padding:.6rem;background:#fff;border:1px solid var(--line);border-radius:8px}
 figcaption{margin-top:.45rem;font-size:.86rem;line-height:1.4}

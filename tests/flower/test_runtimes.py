@@ -113,10 +113,25 @@ def test_a_client_that_kills_two_workers_is_lost_and_takes_nobody_with_it(ray_gr
     assert down["bytes"].gt(0).all()
 
 
-@pytest.mark.ray
-def test_no_more_workers_than_work() -> None:
-    with runtime([small(clients=2, runtime={"name": "ray", "workers": 6})]) as grid_for:
-        assert len(grid_for.__self__.actors) == 2
+def test_no_more_workers_than_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Counted:
+        def __init__(self, workers: int, options: Any) -> None:
+            asked.append(workers)
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+        grid = None
+
+    monkeypatch.setattr("fedsparse.flower.ray_grid.Pool", Counted)
+    for clients, workers in ((2, 6), (9, 3)):
+        with runtime([small(clients=clients, runtime={"name": "ray", "workers": workers})]):
+            pass
+    assert asked == [2, 3]
 
 
 @pytest.mark.ray
