@@ -1,0 +1,52 @@
+"""The private names of Flower that we use do what we think they do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+from flwr.app import Error, Message
+
+from fedsparse.flower import private, wire
+from fedsparse.flower.grids import LocalGrid
+
+
+def test_it_is_the_flower_that_was_tested() -> None:
+    assert importlib.metadata.version("flwr").startswith("1.39.")
+
+
+def test_messages_can_be_made_numbered_and_answered() -> None:
+    grid = LocalGrid(3, {}, 7)
+    assert grid.run.run_id == 7
+    message = grid.create_message(wire.content(b"abc", "train"), "train", 2, "1")
+    assert message.metadata.message_id and message.metadata.run_id == 7
+    reply = Message(Error(code=2, reason="why"), reply_to=message)
+    assert reply.metadata.reply_to_message_id == message.metadata.message_id
+    assert wire.client_of(reply) == 1
+    assert list(grid.get_node_ids()) == [1, 2, 3]
+
+
+def test_transport_is_what_a_serialised_message_has_beside_its_payload() -> None:
+    from flwr.common.serde import message_to_proto
+
+    for length in (10, 1000, 70_000):
+        grid = LocalGrid(1, {}, 1)
+        message = grid.create_message(wire.content(bytes(length), "train"), "train", 1, "")
+        whole = message_to_proto(message).ByteSize()
+        said = wire.transport(bytes(length), "train", "train", False)
+        assert abs(whole - length - said) <= 40, (whole - length, said)  # ids are hex of 32 or 64 characters
+
+
+def test_push_and_pull_answer_too() -> None:
+    grid = LocalGrid(1, {"experiment": "rounds = 0"}, 1)
+    message = grid.create_message(wire.content(b"not a payload", "train"), "train", 1, "1")
+    (number,) = grid.push_messages([message])
+    (reply,) = grid.pull_messages([number])
+    assert reply.has_error() and list(grid.pull_messages([number])) == []
+
+
+def test_telemetry_is_off_unless_asked_for() -> None:
+    import os
+
+    for name in ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED", "FLWR_DISABLE_UPDATE_CHECK"):
+        assert name in os.environ
+    assert private.SERVER_NODE == 1
