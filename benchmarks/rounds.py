@@ -1,6 +1,6 @@
 """What a round costs when nobody trains: our `ray` runtime against Flower's own simulation, in one run.
 
-    python benchmarks/rounds.py [--rounds 30] [--clients 10] [--turns 2]
+    python benchmarks/rounds.py [--rounds 100] [--clients 10] [--turns 2]
 
 60k parameters each way, 10 clients a round, two workers, evaluation and figures off (the last round is always evaluated
 and not counted). Both sides run in turn, in processes of their own; the first round of each (start of Ray, imports) is
@@ -20,7 +20,14 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SHAPES = {"fc1.weight": (512, 64), "fc1.bias": (512,), "fc2.weight": (50, 512), "fc2.bias": (50,), "fc3.weight": (10, 50), "fc3.bias": (10,)}
+SHAPES = {
+    "fc1.weight": (512, 64),
+    "fc1.bias": (512,),
+    "fc2.weight": (50, 512),
+    "fc2.bias": (50,),
+    "fc3.weight": (10, 50),
+    "fc3.bias": (10,),
+}
 
 
 def ours(rounds: int, clients: int) -> list[float]:
@@ -75,23 +82,43 @@ def flowers(rounds: int, clients: int) -> list[float]:
         arrays = ArrayRecord([np.zeros(shape, dtype=np.float32) for shape in SHAPES.values()])
         Timed(fraction_evaluate=0.0, min_available_nodes=clients).start(grid, arrays, num_rounds=rounds + 2)
 
-    backend = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": 2, "include_dashboard": False}}
+    backend = {
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+        "init_args": {"num_cpus": 2, "include_dashboard": False},
+    }
     run_simulation(server, client, clients, backend_config=backend)
     return [b - a for a, b in zip(times[1:], times[2:], strict=False)]
 
 
 def child(side: str, rounds: int, clients: int) -> list[float]:
     """Run one side in its own process."""
-    environment = os.environ | {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = os.environ | {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
     with tempfile.NamedTemporaryFile(suffix=".json") as answer:
-        command = [sys.executable, __file__, "--side", side, "--rounds", str(rounds), "--clients", str(clients), "--answer", answer.name]
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=600)
+        command = [
+            sys.executable,
+            __file__,
+            "--side",
+            side,
+            "--rounds",
+            str(rounds),
+            "--clients",
+            str(clients),
+            "--answer",
+            answer.name,
+        ]
+        subprocess.run(
+            command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=600
+        )
         return list(json.loads(Path(answer.name).read_text()))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--side", choices=["ours", "flower"])
@@ -106,7 +133,9 @@ def main() -> None:
         for side, times in found.items():
             times += child(side, options.rounds, options.clients)
     for side, times in found.items():
-        print(f"{side:7} {len(times):4} rounds: median {statistics.median(times) * 1e3:8.1f} ms, min {min(times) * 1e3:8.1f} ms")
+        print(
+            f"{side:7} {len(times):4} rounds: median {statistics.median(times) * 1e3:8.1f} ms, min {min(times) * 1e3:8.1f} ms"
+        )
     middle, least = (f(found["ours"]) / f(found["flower"]) for f in (statistics.median, min))
     print(f"ours / Flower: median {middle:.3f}, min {least:.3f}")
 

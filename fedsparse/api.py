@@ -153,5 +153,3 @@ def _name(source: Source, experiment: Experiment) -> str:
     if isinstance(source, str | Path):
         return Path(source).stem
     return f"{experiment.dataset.label}-{experiment.strategy.label}"
-
-

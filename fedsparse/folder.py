@@ -39,7 +39,9 @@ def claim(out: str | Path | None, name: str) -> Path:
             continue
         except OSError as error:
             raise InputError(f"the folder {folder} cannot be written: {error.strerror or error}") from None
-    raise InputError(f"the folder {tries[0]} exists and is not empty: name another one with --out, nothing is overwritten")
+    raise InputError(
+        f"the folder {tries[0]} exists and is not empty: name another one with --out, nothing is overwritten"
+    )
 
 
 def _probe(folder: Path) -> None:
@@ -101,7 +103,9 @@ def host() -> str:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         cpu = names[0] if names else cpu
     return f"{platform.system()} {platform.release()}, {cpu}, {os.cpu_count()} cores"
 

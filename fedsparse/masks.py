@@ -24,7 +24,9 @@ def bits(payload: Payload) -> dict[str, Tensor]:
 
 def apply(tensors: Tensors, masks: Masks) -> dict[str, Tensor]:
     """Tensors with zeros outside their masks. Outside, the result is +0.0 even for negative weights."""
-    return {n: torch.where(masks[n], t, torch.zeros((), dtype=t.dtype)) if n in masks else t for n, t in tensors.items()}
+    return {
+        n: torch.where(masks[n], t, torch.zeros((), dtype=t.dtype)) if n in masks else t for n, t in tensors.items()
+    }
 
 
 def invert(masks: Masks) -> dict[str, Tensor]:
@@ -66,8 +68,10 @@ def top_k(scores: Tensors, keep: int, *, min_keep: int = 0) -> dict[str, Tensor]
         for part in flat.split([s.numel() for s in scores.values()]):
             part[_largest(part, min(min_keep, keep // len(scores), part.numel()))] = torch.inf
     kept = _largest(flat, keep)
-    return {n: part.reshape(scores[n].shape) for n, part in
-            zip(scores, kept.split([s.numel() for s in scores.values()]), strict=True)}
+    return {
+        n: part.reshape(scores[n].shape)
+        for n, part in zip(scores, kept.split([s.numel() for s in scores.values()]), strict=True)
+    }
 
 
 def _largest(values: Tensor, keep: int) -> Tensor:

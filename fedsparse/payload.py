@@ -74,8 +74,9 @@ class Payload:
 
     def __post_init__(self) -> None:
         # A bare boolean array is the commonest mask: let strategies write it as it is.
-        wrapped = {n: m if hasattr(type(m), "dense") and hasattr(type(m), "count") else Bits(m)
-                   for n, m in self.masks.items()}
+        wrapped = {
+            n: m if hasattr(type(m), "dense") and hasattr(type(m), "count") else Bits(m) for n, m in self.masks.items()
+        }
         object.__setattr__(self, "masks", wrapped)
 
     def tensors(self) -> dict[str, Array]:
@@ -105,6 +106,11 @@ class Schema:
     tensors: Mapping[str, Spec]
     maskable: frozenset[str] = frozenset()
     partial: bool = False
+
+    @cached_property
+    def derived(self) -> dict[str, int]:
+        """Numbers that were computed from this schema once."""
+        return {}
 
     @cached_property
     def dense_bytes(self) -> int:

@@ -5,6 +5,7 @@ That is what makes a run repeatable in every runtime, and a client's retry equal
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 
 import numpy as np
@@ -18,7 +19,9 @@ def _words(seed: int, keys: tuple[Key, ...]) -> list[int]:
     words = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF]
     for key in keys:
         text = key.encode() if isinstance(key, str) else None
-        words += [len(text) | 1 << 31, zlib.crc32(text)] if text is not None else [key & 0xFFFFFFFF, key >> 32 & 0x7FFFFFFF]
+        words += (
+            [len(text) | 1 << 31, zlib.crc32(text)] if text is not None else [key & 0xFFFFFFFF, key >> 32 & 0x7FFFFFFF]
+        )
     return words
 
 
@@ -29,7 +32,8 @@ def generator(seed: int, *keys: Key) -> np.random.Generator:
 
 def integer(seed: int, *keys: Key) -> int:
     """A 63-bit integer that depends on `seed` and `keys` alone, to seed what takes an integer."""
-    return int(generator(seed, *keys).integers(0, 2**63 - 1))
+    words = b"".join(word.to_bytes(4, "little") for word in _words(seed, keys))
+    return int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little") >> 1
 
 
 def torch_generator(seed: int, *keys: Key) -> torch.Generator:

@@ -17,7 +17,10 @@ from fedsparse.payload import Payload
 @given(st.integers(0, 12), st.integers(0, 3), st.integers(0, 2**31))
 def test_top_k_keeps_exactly_k_of_the_largest(keep: int, levels: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    scores = {n: torch.from_numpy(rng.integers(0, levels + 1, size=s).astype(np.float32)) for n, s in {"a": (2, 3), "b": 6}.items()}
+    scores = {
+        n: torch.from_numpy(rng.integers(0, levels + 1, size=s).astype(np.float32))
+        for n, s in {"a": (2, 3), "b": 6}.items()
+    }
     kept = masks.top_k(scores, keep)
     assert masks.count(kept) == keep
     inside = torch.cat([scores[n][kept[n]] for n in scores])
@@ -69,10 +72,18 @@ def replies(rng: np.random.Generator, clients: int, absent: str) -> list[SimpleN
     return made
 
 
-@given(st.integers(1, 5), st.integers(0, 2**31), st.sampled_from(["unheld", "zero"]), st.sampled_from(["examples", "clients"]))
+@given(
+    st.integers(1, 5),
+    st.integers(0, 2**31),
+    st.sampled_from(["unheld", "zero"]),
+    st.sampled_from(["examples", "clients"]),
+)
 def test_masked_mean_equals_a_plain_reference(clients: int, seed: int, absent: str, by: str) -> None:
     rng = np.random.default_rng(seed)
-    made, before = replies(rng, clients, absent), {"w": torch.full((7,), 5.0), "b": torch.zeros(2), "kept": torch.ones(1)}
+    made, before = (
+        replies(rng, clients, absent),
+        {"w": torch.full((7,), 5.0), "b": torch.zeros(2), "kept": torch.ones(1)},
+    )
     mean = masks.masked_mean(made, otherwise=before, by=by)  # type: ignore[arg-type]
     for i in range(7):
         total = weight = 0.0

@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from fedsparse.datasets.digits import Digits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsparse.data import Data
-from fedsparse.datasets.digits import Digits
 from fedsparse.errors import InputError
 from fedsparse.partition import IID, Dirichlet, Partition, Pathological, parts
 

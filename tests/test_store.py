@@ -57,5 +57,10 @@ def test_groups_do_not_mix_and_come_back_in_client_order(tmp_path: Path) -> None
 
 def test_the_hash_sees_name_shape_type_and_bytes() -> None:
     base = [("w", torch.zeros(2, 3))]
-    others = [[("v", torch.zeros(2, 3))], [("w", torch.zeros(3, 2))], [("w", torch.zeros(2, 3).double())], [("w", -torch.zeros(2, 3))]]
+    others = [
+        [("v", torch.zeros(2, 3))],
+        [("w", torch.zeros(3, 2))],
+        [("w", torch.zeros(2, 3).double())],
+        [("w", -torch.zeros(2, 3))],
+    ]
     assert len({hash_tensors(b) for b in [base, *others]}) == 5

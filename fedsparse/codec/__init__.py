@@ -3,7 +3,7 @@
 `decode(encode(payload, schema=schema), schema, max_bytes)` gives back the same values and masks, bit for bit.
 """
 
-from fedsparse.codec.container import Header, header, schema_hash, stamp
+from fedsparse.codec.container import Header, content, header, schema_hash, stamp
 from fedsparse.codec.decoder import decode
 from fedsparse.codec.encoder import encode
 from fedsparse.codec.inspection import Inspection, inspect
@@ -16,6 +16,7 @@ __all__ = [
     "Header",
     "Inspection",
     "UnknownMask",
+    "content",
     "decode",
     "encode",
     "header",

@@ -99,11 +99,13 @@ def dtype_code(name: str, dtype: str) -> int:
 
 def schema_hash(schema: Schema) -> int:
     """What a payload cites in place of names, dtypes and shapes: 64 bits over all of them, in order."""
+    if "hash" in schema.derived:
+        return schema.derived["hash"]
     out = bytearray()
     put_varint(out, len(schema.tensors))
     for name, spec in schema.tensors.items():
         put_description(out, name, dtype_code(name, spec.dtype), spec.shape)
-    return xxhash.xxh3_64_intdigest(out)
+    return schema.derived.setdefault("hash", xxhash.xxh3_64_intdigest(out))
 
 
 # header and trailer
@@ -134,6 +136,11 @@ def stamp(data: Buffer, ids: Ids) -> bytes:
     header(data)  # a damaged payload must not get a good checksum
     view = memoryview(data)
     return join([bytes(view[:IDS_AT]) + IDS.pack(*_ids(ids)), view[HEAD.size : -TRAILER]])
+
+
+def content(data: bytes) -> bytes:
+    """What `stamp` leaves as it is: two payloads with equal content differ in their ids alone."""
+    return data[HEAD.size : -TRAILER]
 
 
 def header(data: Buffer) -> Header:

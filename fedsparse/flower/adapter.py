@@ -35,7 +35,11 @@ class Adapter(FlowerStrategy):
     """
 
     def __init__(
-        self, federation: Federation, ledger: Ledger, run_id: int, on_round: Callable[[dict[str, Any]], None] | None = None
+        self,
+        federation: Federation,
+        ledger: Ledger,
+        run_id: int,
+        on_round: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.federation, self.ledger, self.run_id = federation, ledger, run_id
         self.on_round = on_round or (lambda row: None)
@@ -68,7 +72,9 @@ class Adapter(FlowerStrategy):
         self.state = self.strategy.merge(self.state, exchange, exchange.task)
         seen = exchange.close()
         if not seen:
-            raise RunError(f"round {server_round}: no client's {exchange.task.phase} reply could be used ({exchange.why})")
+            raise RunError(
+                f"round {server_round}: no client's {exchange.task.phase} reply could be used ({exchange.why})"
+            )
         losses = [(self.federation.nodes[c].examples, s.info["loss"]) for c, s in seen.items() if "loss" in s.info]
         if losses:
             self._row["loss"] = sum(n * float(v) for n, v in losses) / sum(n for n, _ in losses)
@@ -84,7 +90,9 @@ class Adapter(FlowerStrategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Book the clients' own metrics: their unweighted mean and the worst decile's."""
         seen = self._receive(replies).close()
-        values = sorted((float(s.info["metric"]) for s in seen.values()), reverse=not self.federation.data.higher_is_better)
+        values = sorted(
+            (float(s.info["metric"]) for s in seen.values()), reverse=not self.federation.data.higher_is_better
+        )
         if values:
             worst = values[: max(1, len(values) // 10)]
             self._row |= {"metric_personal": sum(values) / len(values), "metric_worst_decile": sum(worst) / len(worst)}
@@ -166,5 +174,8 @@ class Adapter(FlowerStrategy):
 
 def named_tensors(model: Payload) -> dict[str, Tensor]:
     """The tensors of a model as they are stored: weights by name, masks beside them as `NAME.__mask__` (uint8)."""
-    stored = {name: torch.as_tensor(tensor).contiguous() for name, tensor in masks.apply(model.weights, masks.bits(model)).items()}
+    stored = {
+        name: torch.as_tensor(tensor).contiguous()
+        for name, tensor in masks.apply(model.weights, masks.bits(model)).items()
+    }
     return stored | {f"{n}.__mask__": m.dense().to(torch.uint8).contiguous() for n, m in model.masks.items()}

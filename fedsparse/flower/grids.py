@@ -10,8 +10,8 @@ from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.serverapp import Grid
 
 from fedsparse.flower import private
-from fedsparse.flower.private import Run
 from fedsparse.flower.client_app import app
+from fedsparse.flower.private import Run
 
 CLIENT_FAILED, WORKER_DIED = 2, 8  # the codes that Flower itself gives to these two events
 
@@ -21,7 +21,9 @@ class OwnGrid(Grid):
 
     def __init__(self, clients: int, run_config: UserConfig, run_id: int = 1) -> None:
         self.clients, self.run_config = clients, run_config
-        self.attempts: dict[int, int] = {}  # client -> how often it was asked in the last exchange, where more than once
+        self.attempts: dict[
+            int, int
+        ] = {}  # client -> how often it was asked in the last exchange, where more than once
         self._run = private.empty_run(run_id)
         self._replies: dict[str, Message] = {}
         private.identify(run_id)

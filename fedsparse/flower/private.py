@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
 from flwr.common.serde import message_to_proto
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -27,7 +27,12 @@ def set_message_id(message: Message, message_id: str) -> None:
     message.metadata.__dict__["_message_id"] = message_id
 
 
-__all__ = ["Run", "empty_run", "identify", "set_message_id", "transport_bytes"]
+__all__ = ["Run", "empty_run", "identify", "rebuild", "set_message_id", "transport_bytes"]
+
+
+def rebuild(metadata: Metadata, content: RecordDict) -> Message:
+    """A message with another's metadata."""
+    return Message(metadata=metadata, content=content)
 
 
 @lru_cache(maxsize=512)

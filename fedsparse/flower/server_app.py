@@ -28,7 +28,9 @@ STORES = "clients"  # folder of the clients' own states inside the run's folder
 OnRound = Callable[[dict[str, Any]], None]
 
 
-def serve(federation: Federation, grid: Grid, path: Path, label: str, on_round: OnRound | None = None) -> dict[str, Any]:
+def serve(
+    federation: Federation, grid: Grid, path: Path, label: str, on_round: OnRound | None = None
+) -> dict[str, Any]:
     """Run a federation into the folder `path`; returns what `run.json` holds at the end.
 
     A run that fails or is interrupted keeps what it had; its exception goes on to the caller after that is written.
@@ -44,7 +46,10 @@ def serve(federation: Federation, grid: Grid, path: Path, label: str, on_round: 
         info |= {"status": columns.INTERRUPTED, "why": "interrupted by the user"}
         raise
     except Exception as error:
-        info |= {"status": columns.FAILED, "why": f"{error}" if isinstance(error, InputError | RunError) else repr(error)}
+        info |= {
+            "status": columns.FAILED,
+            "why": f"{error}" if isinstance(error, InputError | RunError) else repr(error),
+        }
         log.error("the run failed:\n%s", traceback.format_exc())
         raise
     else:
@@ -99,7 +104,9 @@ def _closing(federation: Federation, ledger: Ledger) -> dict[str, Any]:
     training = messages[messages["phase"] != columns.EVALUATE]
     sent = training["direction"].value_counts()
     dense = stock_bytes(federation.shared)
-    paper = federation.strategy.paper({str(name): list(column) for name, column in rounds.items()}) if len(rounds) else {}
+    paper = (
+        federation.strategy.paper({str(name): list(column) for name, column in rounds.items()}) if len(rounds) else {}
+    )
     numbers = {
         "final": final_of(rounds, total, "metric"),
         "final_personal": final_of(rounds, total, "metric_personal"),
@@ -120,5 +127,3 @@ def stock_bytes(tensors: dict[str, Tensor]) -> int:
         np.save(buffer, tensor.numpy(), allow_pickle=False)
         total += buffer.getbuffer().nbytes
     return total
-
-

@@ -146,7 +146,10 @@ def test_local_batch_norm_never_travels_and_differs_between_clients(strategy: st
     fed = federation(small(strategy=strategy, **BN).to_toml())
     assert fed.local and not set(fed.local) & set(fed.setup.shapes)
     assert not set(fed.local) & set(load_file(tmp_path / "run" / "model.safetensors"))
-    own = [load_file(max((tmp_path / "run" / STORES / str(c)).glob("*.safetensors"), key=lambda p: int(p.stem))) for c in (0, 1)]
+    own = [
+        load_file(max((tmp_path / "run" / STORES / str(c)).glob("*.safetensors"), key=lambda p: int(p.stem)))
+        for c in (0, 1)
+    ]
     names = [n for n in own[0] if n.endswith("running_mean")]
     assert names and not any(torch.equal(own[0][n], own[1][n]) for n in names)
     assert info["final"] is None  # no global model without its BatchNorm

@@ -27,14 +27,18 @@ VARIANTS = [(name, {}) for name in registry.names("strategies")] + [
 ]
 
 
-def ran(grid_for: Any, path: Path, on_round: Any = None, **overrides: Any) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
+def ran(
+    grid_for: Any, path: Path, on_round: Any = None, **overrides: Any
+) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
     """(run.json, tables) of a small run over a runtime's Grid."""
     text = small(**overrides).to_toml()
     fed = federation(text)
     path.mkdir(parents=True)
     grid = grid_for(len(fed.nodes), {"experiment": text, "stores": str(path / STORES)}, run_id(fed))
     info = serve(fed, grid, path, "test", on_round)
-    return info, {name: pd.read_parquet(path / f"{name}.parquet") for name in ("rounds", "clients", "messages", "layers")}
+    return info, {
+        name: pd.read_parquet(path / f"{name}.parquet") for name in ("rounds", "clients", "messages", "layers")
+    }
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
@@ -62,7 +66,12 @@ def test_local_and_ray_agree(name: str, options: Any, local_grid: Any, ray_grid:
     for key in ("model_hash", "clients_hash", "final", "final_personal", "bytes_up", "bytes_down", "density"):
         assert here[key] == there[key], key
     assert here["model_hash"]
-    for table, times in (("messages", ["transport"]), ("clients", ["seconds"]), ("rounds", ["seconds"]), ("layers", [])):
+    for table, times in (
+        ("messages", ["transport"]),
+        ("clients", ["seconds"]),
+        ("rounds", ["seconds"]),
+        ("layers", []),
+    ):
         pd.testing.assert_frame_equal(mine[table].drop(columns=times), theirs[table].drop(columns=times))
     assert set(mine["messages"]["status"]) == {"ok"}
 
@@ -91,7 +100,9 @@ def test_a_worker_killed_in_its_batch_is_replaced_and_its_clients_asked_again(
     assert marker.exists()
     quiet, _ = ran(local_grid, tmp_path / "quiet", rounds=4, strategy={"name": KILLER, "marker": str(marker)})
     assert killed["model_hash"] == quiet["model_hash"]
-    assert killed["clients_hash"] == quiet["clients_hash"]  # trained from the same state as before, not from the half-done one
+    assert (
+        killed["clients_hash"] == quiet["clients_hash"]
+    )  # trained from the same state as before, not from the half-done one
     messages = tables["messages"]
     again = messages.query("client == 1 and round == 2 and direction == 'down' and phase == 'train'")
     assert again["attempt"].tolist() == [1, 2]

@@ -107,7 +107,9 @@ def test_with_a_full_mask_every_uplink_is_fedavg(uplink: str, tmp_path: Path) ->
     mine = fed.strategy.merge(state, replies, task)
     base = State(plain.shared)
     averaged = plain.strategy.merge(
-        base, [Reply(n, plain.strategy.train(base.payload, client_of(plain, tmp_path, n.id))) for n in plain.nodes], task
+        base,
+        [Reply(n, plain.strategy.train(base.payload, client_of(plain, tmp_path, n.id))) for n in plain.nodes],
+        task,
     )
     for name, w in averaged.weights.items():
         torch.testing.assert_close(mine.weights[name], w, atol=1e-6, rtol=1e-5)

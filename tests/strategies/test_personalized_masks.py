@@ -83,10 +83,16 @@ def test_it_looks_at_validation_only(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_each_weight_is_averaged_over_its_holders_without_sample_weights() -> None:
     fed = personalized()
     state, name = fed.strategy.init(fed.shared, fed.nodes), fed.setup.maskable[0]
-    first, second = torch.zeros_like(fed.shared[name], dtype=torch.bool), torch.zeros_like(fed.shared[name], dtype=torch.bool)
+    first, second = (
+        torch.zeros_like(fed.shared[name], dtype=torch.bool),
+        torch.zeros_like(fed.shared[name], dtype=torch.bool),
+    )
     first[0, :2], second[0, 1:3] = True, True
     made = [
-        Reply(node, Payload(masks.apply({**fed.shared, name: torch.full_like(fed.shared[name], value)}, {name: m}), {name: m}))
+        Reply(
+            node,
+            Payload(masks.apply({**fed.shared, name: torch.full_like(fed.shared[name], value)}, {name: m}), {name: m}),
+        )
         for node, m, value in ((fed.nodes[0], first, 1.0), (fed.nodes[1], second, 3.0))
     ]
     after = fed.strategy.merge(state, made, Task("train", 1, fed.nodes[:2]))
