@@ -134,7 +134,8 @@ def main() -> None:
             times += child(side, options.rounds, options.clients)
     for side, times in found.items():
         print(
-            f"{side:7} {len(times):4} rounds: median {statistics.median(times) * 1e3:8.1f} ms, min {min(times) * 1e3:8.1f} ms"
+            f"{side:7} {len(times):4} rounds: median {statistics.median(times) * 1e3:8.1f} ms, "
+            f"min {min(times) * 1e3:8.1f} ms"
         )
     middle, least = (f(found["ours"]) / f(found["flower"]) for f in (statistics.median, min))
     print(f"ours / Flower: median {middle:.3f}, min {least:.3f}")

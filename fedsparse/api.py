@@ -46,8 +46,9 @@ def run(
     """Run one experiment and return its Run.
 
     source: a config's path, the bare name of a shipped one, a dictionary or an Experiment; `overrides` are keys of the
-    config (`strategy="feddip"`, `rounds=10`, `train={"lr": 0.1}`), `sets` the same as `--set` strings; `out` is the run's
-    folder (default: runs/NAME-DATE-TIME). Raises InputError before anything is written, RunError when the run fails.
+    config (`strategy="feddip"`, `rounds=10`, `train={"lr": 0.1}`), `sets` the same as `--set` strings; `out` is the
+    run's folder (default: runs/NAME-DATE-TIME). Raises InputError before anything is written, RunError when the run
+    fails.
     """
     from fedsparse.flower.runtimes import runtime
 
@@ -67,8 +68,8 @@ def compare(
 ) -> Comparison:  # fmt: skip
     """Run every variant with every seed, FedAvg among them, and return the Comparison.
 
-    Same data split, cohorts, initial weights and batches for all variants of a seed. A run that fails is recorded and the
-    others go on. `strategies` and `seeds` replace the config's `[compare]` keys; the rest is as in `run`.
+    Same data split, cohorts, initial weights and batches for all variants of a seed. A run that fails is recorded and
+    the others go on. `strategies` and `seeds` replace the config's `[compare]` keys; the rest is as in `run`.
     """
     from fedsparse.flower.runtimes import runtime
 
@@ -103,8 +104,10 @@ def compare(
 
 @contextmanager
 def _place(out: str | Path | None, name: str) -> Iterator[Path]:
-    """A run's folder of our own, with everything logged there. An exception carries it as `folder`; one that comes before
-    anything was written takes the folder with it."""
+    """A run's folder of our own, with everything logged there.
+
+    An exception carries it as `folder`; one that comes before anything was written takes the folder with it.
+    """
     path = folder.claim(out, name)
     try:
         with folder.logged(path / "log.txt"):

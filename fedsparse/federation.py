@@ -48,7 +48,8 @@ class Federation:
         local = {n: initial[n] for n in batch_norm(net)} if experiment.local_bn else {}
         if experiment.local_bn and not local:
             raise InputError(
-                f"local_bn = true needs a model with BatchNorm, and model {experiment.model.name!r} has none as it is set."
+                f"local_bn = true needs a model with BatchNorm, "
+                f"and model {experiment.model.name!r} has none as it is set."
             )
         setup = _setup(experiment, data, nodes, net, initial, local)
         return cls(experiment, data, split, nodes, experiment.strategy.build().bind(setup), initial, local)

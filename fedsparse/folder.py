@@ -22,7 +22,10 @@ LIBRARIES = ("fedsparse", "flwr", "ray", "torch", "numpy", "pandas", "zstandard"
 
 
 def claim(out: str | Path | None, name: str) -> Path:
-    """An empty folder of our own: `out`, or runs/NAME-YYYYMMDD-HHMMSS. InputError when it holds anything or cannot be written."""
+    """An empty folder of our own: `out`, or runs/NAME-YYYYMMDD-HHMMSS.
+
+    InputError when it holds anything or cannot be written.
+    """
     if out is None:
         stem = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
         tries = [stem, *(stem.with_name(f"{stem.name}-{n}") for n in range(2, 100))]

@@ -54,8 +54,10 @@ class Ledger:
         return row
 
     def flush(self) -> None:
-        """Hand all rows over to the system, which keeps them when this process is killed; `rounds` last, so that a round
-        that is there is whole."""
+        """Hand all rows over to the system, which keeps them when this process is killed.
+
+        `rounds` comes last, so that a round that is there is whole.
+        """
         for table in sorted(columns.TABLES, key=lambda name: name == "rounds"):
             if rows := self._rows.pop(table, []):
                 with open(self.folder / f"{table}.jsonl", "a", encoding="utf-8") as file:

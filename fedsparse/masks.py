@@ -110,9 +110,10 @@ def masked_mean(
 ) -> dict[str, Tensor]:
     """The mean over replies, position by position, as each payload's `absent` says.
 
-    "unheld": over the clients that hold the position (FedDST, HeteroFL, personalised masks); "zero": over all, a missing
-    value counting as 0 (top-k). A position that nobody holds keeps `otherwise` (zero without it). `by`: weight a client
-    by its examples, or all alike. Sums run in float64 in the order of `replies`, so equal replies give equal bits.
+    "unheld": over the clients that hold the position (FedDST, HeteroFL, personalised masks); "zero": over all, a
+    missing value counting as 0 (top-k). A position that nobody holds keeps `otherwise` (zero without it). `by`: weight
+    a client by its examples, or all alike. Sums run in float64 in the order of `replies`, so equal replies give equal
+    bits.
     """
     sums: dict[str, Tensor] = {}
     weights: dict[str, Tensor | float] = {}

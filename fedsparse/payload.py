@@ -57,16 +57,16 @@ class Bits:
 class Payload:
     """One message's content.
 
-    weights: dense-shaped tensors by name; of a masked tensor only the kept positions are sent, the rest arrives as zero.
+    weights: dense-shaped tensors by name; of a masked tensor only the kept positions are sent, others arrive as zero.
     masks:   by the name of a tensor in `weights`, or "GROUP/NAME" for a tensor in `extra`; no mask = dense.
     extra:   further groups of tensors, for example {"outside": {...}}.
     info:    named scalars. Those that a strategy adds to a reply become `x_NAME` columns of clients.parquet.
     kind:    whether `weights` are weights or an update to be added to them.
-    absent:  what a position outside the mask means to an average: nobody held it ("unheld"), or its value is 0 ("zero").
+    absent:  what a position outside the mask means to an average: "unheld" (nobody held it) or "zero" (its value is 0).
     """
 
     weights: Tensors = field(default_factory=dict)
-    masks: Mapping[str, Mask] = field(default_factory=dict)
+    masks: Mapping[str, Mask | Array] = field(default_factory=dict)  # given as Mask or boolean array, kept as Mask
     extra: Mapping[str, Tensors] = field(default_factory=dict)
     info: Mapping[str, Scalar] = field(default_factory=dict)
     kind: Kind = "weights"
@@ -97,8 +97,9 @@ class Spec:
 
 @dataclass(frozen=True)
 class Schema:
-    """What a receiver accepts: every tensor by its flat name ("NAME", or "GROUP/NAME" for `extra`), and which may be masked.
+    """What a receiver accepts: every tensor by its flat name, and which may be masked.
 
+    A flat name is "NAME", or "GROUP/NAME" for `extra`.
     With `partial`, tensors may be missing from a payload; otherwise all of them must be there.
     Whatever is not listed here is refused, and no buffer is ever sized by the wire.
     """

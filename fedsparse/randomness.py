@@ -18,15 +18,16 @@ def _words(seed: int, keys: tuple[Key, ...]) -> list[int]:
     # A string becomes (length, crc32), an integer (two words): no two key lists share their words by accident.
     words = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF]
     for key in keys:
-        text = key.encode() if isinstance(key, str) else None
-        words += (
-            [len(text) | 1 << 31, zlib.crc32(text)] if text is not None else [key & 0xFFFFFFFF, key >> 32 & 0x7FFFFFFF]
-        )
+        if isinstance(key, str):
+            text = key.encode()
+            words += [len(text) | 1 << 31, zlib.crc32(text)]
+        else:
+            words += [key & 0xFFFFFFFF, key >> 32 & 0x7FFFFFFF]
     return words
 
 
 def generator(seed: int, *keys: Key) -> np.random.Generator:
-    """A NumPy generator that depends on `seed` and `keys` alone, for example `generator(0, 3, "train", 7, "batches")`."""
+    """A NumPy generator that depends on `seed` and `keys` alone, as in `generator(0, 3, "train", 7, "batches")`."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(_words(seed, keys))))
 
 

@@ -78,7 +78,8 @@ class State:
     """What a server keeps between rounds: a plain tree of tensors and scalars, so that it can be written down.
 
     weights: the global model (empty where a method has none); masks: boolean tensors of the model that is shared;
-    clients: tensors that the server keeps for a client, by "ID/NAME"; stats: scalars of the last merge, told as `x_NAME`.
+    clients: tensors that the server keeps for a client, by "ID/NAME"; stats: scalars of the last merge, told as
+    `x_NAME`.
     """
 
     weights: Tensors = field(default_factory=dict)
@@ -201,7 +202,7 @@ class Strategy(Options):
         return self.setup.schema
 
     def paper(self, rounds: Mapping[str, Sequence[float]]) -> dict[str, float]:
-        """The paper's own cost formula over a finished run (`paper_*` columns), for comparison with printed tables only.
+        """The paper's own cost formula over a finished run (`paper_*` columns), only to compare with printed tables.
 
         `rounds` holds the columns of the `rounds` table as lists.
         """

@@ -25,7 +25,7 @@ def optimizer(model: nn.Module, name: str, lr: float, momentum: float, weight_de
     kinds = {kind.lower(): getattr(torch.optim, kind) for kind in dir(torch.optim) if kind[0].isupper()}
     options = {"lr": lr, "weight_decay": weight_decay} | ({"momentum": momentum} if momentum else {})
     trainable = [p for p in model.parameters() if p.requires_grad]
-    return kinds[name](trainable, **options)  # type: ignore[no-any-return]
+    return kinds[name](trainable, **options)
 
 
 def steps(
@@ -48,7 +48,7 @@ def steps(
     for x, y in batches:
         optimise.zero_grad(set_to_none=True)
         value = loss(model, x, y)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         with torch.no_grad():
             for parameter, mask in masked:
                 if parameter.grad is not None:
@@ -60,18 +60,20 @@ def steps(
         optimise.step()
         with torch.no_grad():
             for parameter, mask in masked:
-                parameter *= mask
+                parameter.mul_(mask)
         yield float(value.detach())
 
 
 def weight(model: nn.Module, name: str) -> Tensor:
     """A parameter by its name, as the model computes with it (masked inside `straight_through`)."""
     owner, _, own = name.rpartition(".")
-    return getattr(model.get_submodule(owner), own)  # type: ignore[no-any-return]
+    return getattr(model.get_submodule(owner), own)
 
 
 class _Through(nn.Module):
     """Forward m * w, backward as if the mask were not there."""
+
+    mask: Tensor
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
@@ -100,7 +102,10 @@ def straight_through(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[
 
 @torch.no_grad()
 def evaluate(model: nn.Module, x: Tensor, y: Tensor, task: str, batch_size: int = 512) -> tuple[float, float]:
-    """(metric, loss) of a model on the samples x (N, ...) and y (N): accuracy in [0, 1], or the root mean squared error."""
+    """(metric, loss) of a model on the samples x (N, ...) and y (N).
+
+    The metric is the accuracy in [0, 1], or the root mean squared error.
+    """
     model.eval()
     outputs = torch.cat([model(part) for part in x.split(batch_size)])
     if task == "classification":

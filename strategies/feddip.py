@@ -4,14 +4,14 @@ Long, Anagnostopoulos, Parambath, Bi: FedDIP, Federated Learning with Extreme Dy
 Regularization, arXiv 2309.06805 (ICDM 2023). The server sends the largest weights, clients train them with the norm of
 each layer as a penalty, and every few rounds the mask is drawn anew at a higher sparsity.
 
-Error feedback. The server keeps its dense weights and never zeroes what it prunes, so a pruned weight comes back as soon
-as it is larger than a kept one. What a client's uplink leaves out:
+Error feedback. The server keeps its dense weights and never zeroes what it prunes, so a pruned weight comes back as
+soon as it is larger than a kept one. What a client's uplink leaves out:
 - `dense`: nothing is left out.
 - `masked`: only the kept weights' update travels; what the client learned outside the mask is dropped.
 - `masked_residual`: also the largest `residual_share` of all weights outside the mask; the rest stays on the client.
 - `topk`: the largest entries anywhere, as many as the mask keeps; the rest stays on the client.
-What stays on a client, its residual, is added to its next update: sent + new residual == update + old residual. A client
-that was not sampled for k rounds multiplies its residual by `residual_decay`^k first (1.0: it forgets nothing).
+What stays on a client, its residual, is added to its next update: sent + new residual == update + old residual. A
+client that was not sampled for k rounds multiplies its residual by `residual_decay`^k first (1.0: it forgets nothing).
 
 Differences from the paper (its text could not be read; compared with the authors' code):
 - The code multiplies the aggregate by the last mask before it draws the next, so its masks are nested and nothing comes
@@ -19,7 +19,7 @@ Differences from the paper (its text could not be read; compared with the author
 - The code uploads dense models and counts their zeros; here `masked` is the default and bytes are those encoded.
 - The schedule reaches its target at `reach` of the rounds, not at the last one; the mask is redrawn every round.
 - The first mask is the largest half of the initial weights, the same for all, not a random one of each client.
-- 20 steps of the penalty as in the code, from half of `penalty` upwards (there 5e-4 to 1e-3); SGD's options are the run's.
+- The penalty has 20 steps as in the code, from half of `penalty` up (there 5e-4 to 1e-3); SGD's options are the run's.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class FedDIP(Strategy):
         return Schema({**plain.tensors, **extra}, plain.maskable | set(extra))
 
     def paper(self, rounds: Mapping[str, Sequence[float]]) -> dict[str, float]:
-        """The code's formula, values only, all parameters: 32 (1 - sparsity) N / 2^20 a client and direction (mebibits)."""
+        """The code's formula, values only, all parameters: 32 (1 - sparsity) N / 2^20 mebibits a client, each way."""
         total = sum(torch.Size(shape).numel() for shape in self.setup.shapes.values())
         kept = [schedules.cubic(self.start, self.density, self.progress(int(t)) / self.reach) for t in rounds["round"]]
         up = [1.0] * len(kept) if self.uplink == "dense" else kept

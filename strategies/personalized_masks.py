@@ -1,10 +1,10 @@
-"""Personalized masks: every client prunes its own model, and each weight is averaged over the clients that hold it.
+"""Personalized masks: each client prunes its own model, and a weight is averaged over the clients that hold it.
 
 Li, Markovic, Edwards, Leontidis: Model pruning enables localized and efficient federated learning for yield forecasting
-and data sharing, arXiv 2304.09876 (Expert Systems with Applications 242, 2024). All clients start dense. At a few events
-a client that is still good on its validation part removes the smallest of its living weights, layer by layer, and trains
-once more to recover. Both directions then carry only what this client holds. After a client's last event its mask is
-fixed: pruned weights do not come back.
+and data sharing, arXiv 2304.09876 (Expert Systems with Applications 242, 2024). All clients start dense. At a few
+events a client that is still good on its validation part removes the smallest of its living weights, layer by layer,
+and trains once more to recover. Both directions then carry only what this client holds. After a client's last event its
+mask is fixed: pruned weights do not come back.
 
 Differences from the paper (its text could not be read; compared with the author's code):
 - The decision looks at the validation part and at the client's best metric so far; the code looks at the test part and
@@ -32,7 +32,7 @@ from fedsparse.strategy import Node, Replies, State, Strategy, Task, Tensors
 
 
 class PersonalizedMasks(Strategy):
-    """Personalized masks: every client prunes its own model, and each weight is averaged over the clients that hold it."""
+    """Personalized masks: each client prunes its own model, and a weight is averaged over the clients that hold it."""
 
     density: Share = 0.2
     """Share of the maskable weights that a client keeps at the end."""
@@ -43,7 +43,7 @@ class PersonalizedMasks(Strategy):
     interval: Share = 0.2
     """From one event to the next, as a share of the rounds."""
     tolerance: NonNegative | None = None
-    """How much worse than its best validation metric a client may be and still prune: 0.05 of accuracy, 1.2 times an error."""
+    """How much worse than its best validation metric a pruning client may be: 0.05 of accuracy, 1.2 times an error."""
     personal_model: Literal["local", "global"] = "local"
     """What a client uses: the model that it trained last, or the global one under its mask."""
 
@@ -100,7 +100,7 @@ class PersonalizedMasks(Strategy):
 
     def prune(self, weights: Tensors, mask: Tensors) -> dict[str, Tensor]:
         """Each layer without the smallest `prune_share` of its living weights, never below `density` of the layer."""
-        kept = {}
+        kept: dict[str, Tensor] = {}
         for name, alive in mask.items():
             floor = round(self.density * alive.numel())
             keep = round((1 - self.prune_share) * int(alive.sum()))
@@ -116,5 +116,5 @@ class PersonalizedMasks(Strategy):
     # ---- both ----
 
     def paper(self, rounds: Mapping[str, Sequence[float]]) -> dict[str, float]:
-        """The code's measure: mean over the rounds of the clients' mean share of zeros, both directions, values only."""
+        """The code's measure: mean over rounds of the clients' mean share of zeros, both directions, values only."""
         return {"pruning_volume_saved": 1.0 - sum(rounds["density"]) / len(rounds["density"])}

@@ -1,4 +1,4 @@
-"""The only folder that imports flwr: messages, the strategy adapter, the client app, and the grids that carry messages."""
+"""The only folder that imports flwr: messages, the strategy adapter, the client app, and the grids that carry them."""
 
 import os
 

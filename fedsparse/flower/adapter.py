@@ -126,7 +126,8 @@ class Adapter(FlowerStrategy):
         arrays, config = initial_arrays or ArrayRecord(), train_config or ConfigRecord()
         for t in range(1, (num_rounds or self.federation.experiment.rounds) + 1):
             began, self._row = time.perf_counter(), {"round": t}
-            for self._task in self.strategy.plan(self.state, t):
+            for task in self.strategy.plan(self.state, t):
+                self._task = task
                 self.aggregate_train(
                     t, grid.send_and_receive(self.configure_train(t, arrays, config, grid), timeout=timeout)
                 )
@@ -143,7 +144,7 @@ class Adapter(FlowerStrategy):
         return t % experiment.eval_every == 0 or t == experiment.rounds
 
     def model(self) -> Payload | None:
-        """The model that is evaluated centrally; None where there is none, or where BatchNorm never leaves the clients."""
+        """The model that is evaluated centrally; None where there is none, or BatchNorm never leaves the clients."""
         return None if self.federation.local else self.strategy.global_model(self.state)
 
     def _central(self) -> None:

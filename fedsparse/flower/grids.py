@@ -17,7 +17,7 @@ CLIENT_FAILED, WORKER_DIED = 2, 8  # the codes that Flower itself gives to these
 
 
 class OwnGrid(Grid):
-    """What our grids share: node ids are partition numbers plus one (Flower keeps 0 for itself), calls are synchronous."""
+    """What our grids share: calls are synchronous, node ids are partition numbers plus one (0 is Flower's own)."""
 
     def __init__(self, clients: int, run_config: UserConfig, run_id: int = 1) -> None:
         self.clients, self.run_config = clients, run_config

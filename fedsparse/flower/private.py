@@ -1,4 +1,4 @@
-"""All names of Flower 1.39 that are not public, in one place; `tests/flower/test_private.py` holds them to what we use."""
+"""All private names of Flower 1.39, in one place; `tests/flower/test_private.py` holds them to what we use."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ __all__ = ["Run", "empty_run", "identify", "rebuild", "set_message_id", "transpo
 
 def rebuild(metadata: Metadata, content: RecordDict) -> Message:
     """A message with another's metadata."""
-    return Message(metadata=metadata, content=content)
+    # Flower makes messages this way itself, but its overloads do not list it.
+    return Message(metadata=metadata, content=content)  # type: ignore[call-overload]
 
 
 @lru_cache(maxsize=512)
@@ -41,9 +42,10 @@ def transport_bytes(length_bits: int, phase: str, message_type: str, seconds: bo
     identify(1)
     length = (1 << length_bits) - 1
     array = Array(dtype="uint8", shape=(length,), stype="fedsparse/1", data=bytes(length))
-    content = RecordDict({"payload": ArrayRecord({"payload": array}), "task": ConfigRecord({"phase": phase})})
+    task = ConfigRecord({"phase": phase})
     if seconds:
-        content["task"]["seconds"] = 0.5
+        task["seconds"] = 0.5
+    content = RecordDict({"payload": ArrayRecord({"payload": array}), "task": task})
     message = Message(content, dst_node_id=SERVER_NODE, message_type=message_type)
     set_message_id(message, "0" * 64)
     return int(message_to_proto(message).ByteSize()) - length

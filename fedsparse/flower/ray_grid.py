@@ -1,8 +1,9 @@
 """The `ray` runtime: a pool of Ray actors that keep data and model between clients.
 
 A batch of messages is one actor call, because a call costs more than its bytes; at most two batches of an actor are
-under way. When an actor dies it is replaced and its unanswered messages are asked once more, one message a call, so that
-a message that kills its worker takes no other with it. Clients' states lie on disk, so it does not matter who asks.
+under way. When an actor dies it is replaced and its unanswered messages are asked once more, one message a call, so
+that a message that kills its worker takes no other with it. Clients' states lie on disk, so it does not matter who
+asks.
 """
 
 from __future__ import annotations
@@ -41,8 +42,11 @@ Letter = tuple[Metadata, str, Ids, int]  # metadata, phase, ids, which content
 
 
 def worker_class() -> type:
-    """The actor's class, defined here so that Ray pickles it by value: a worker first takes over the driver's `sys.path`,
-    then imports fedsparse, and so gets the driver's very copy whatever its working directory holds."""
+    """The actor's class, defined here so that Ray pickles it by value.
+
+    A worker first takes over the driver's `sys.path`, then imports fedsparse, and so gets the driver's very copy
+    whatever its working directory holds.
+    """
 
     class Worker:
         def __init__(self, path: list[str], origin: str) -> None:
@@ -66,7 +70,7 @@ def worker_class() -> type:
             return os.getpid()
 
         def work(self, letters: bytes, run_config: dict[str, Any], *contents: bytes) -> bytes:
-            return self.work_on(letters, run_config, contents)  # type: ignore[no-any-return]
+            return self.work_on(letters, run_config, contents)
 
     return Worker
 
@@ -100,8 +104,7 @@ class Pool:
         if not self._joined:
             _start(ray, self.workers, self.options.ray_address)
         origin = str(fedsparse.__file__)
-        resources = {"num_cpus": 1, "num_gpus": self.options.client_gpus, "max_restarts": 0}
-        actor = ray.remote(**resources)(worker_class())
+        actor: Any = ray.remote(num_cpus=1, num_gpus=self.options.client_gpus, max_restarts=0)(worker_class())
         self._new = lambda: actor.remote(_path(), origin)
         self.actors = [self._new() for _ in range(self.workers)]
         try:

@@ -113,7 +113,8 @@ def _closing(federation: Federation, ledger: Ledger) -> dict[str, Any]:
         "density": float(rounds["density"].iloc[-1]) if len(rounds) else None,
         **{name: int(training.loc[training["direction"] == name.removeprefix("bytes_"), "bytes"].sum())
            for name in ("bytes_up", "bytes_down")},
-        **{f"stock_{name}": dense * int(sent.get(name.removeprefix("bytes_"), 0)) for name in ("bytes_up", "bytes_down")},
+        **{f"stock_{name}": dense * int(sent.get(name.removeprefix("bytes_"), 0))
+           for name in ("bytes_up", "bytes_down")},
         **{f"paper_{name}": value for name, value in paper.items()},
     }  # fmt: skip
     return {name: None if value is None or value != value else value for name, value in numbers.items()}

@@ -41,7 +41,7 @@ def decode(data: bytes, schema: Schema, known: Mapping[str, Mask] | None = None)
 
 
 def max_bytes(schema: Schema) -> int:
-    """No honest payload of this schema is longer: all tensors dense with a byte an element for masks, and 1 MB beside."""
+    """No honest payload of this schema is longer: all tensors dense, a byte an element for masks, and 1 MB beside."""
     return schema.dense_bytes + 1_000_000
 
 
