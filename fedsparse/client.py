@@ -70,18 +70,23 @@ class Client:
                 if name in weights:
                     own.copy_(weights[name])
                 if name in dense:
-                    own.mul_(dense[name])
+                    own.mul_(dense[name].to(own.device))
                 own.grad = None
         return self.net
 
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
         """Copies of the tensors that travel, by name. Local ones go to the store."""
-        state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        state = {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
         if self.local:
             self.store[BATCH_NORM] = {name: t for name, t in state.items() if name in self.local}
         return {name: tensor for name, tensor in state.items() if name not in self.local}
 
     # ---- training ----
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.net.parameters()).device
 
     def batches(self, epochs: int | None = None) -> Iterator[train.Batch]:
         """Shuffled mini-batches of the training part, `epochs` times. A last batch of one sample is left out, if others
@@ -93,7 +98,7 @@ class Client:
             rows = torch.from_numpy(order.permutation(len(y)))
             for batch in rows.split(size):
                 if len(batch) > 1 or len(y) == 1:
-                    yield x[batch], y[batch]
+                    yield x[batch].to(self.device), y[batch].to(self.device)
 
     def steps(
         self,

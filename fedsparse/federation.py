@@ -39,6 +39,10 @@ class Federation:
     @classmethod
     def build(cls, experiment: Experiment) -> Federation:
         """Load, split and build; InputError names what does not fit."""
+        if experiment.runtime.device == "cuda" and not torch.cuda.is_available():
+            raise InputError(
+                'runtime.device = "cuda" needs a GPU that PyTorch can use, and there is none: use auto or cpu.'
+            )
         data = _data(experiment.dataset.build())
         split = _parts(experiment.partition.build(), data, experiment)
         tiers = devices.assign(experiment.devices, len(split), experiment.seed)
@@ -66,7 +70,13 @@ class Federation:
     @cached_property
     def net(self) -> nn.Module:
         """The one module that all clients of this process use in turn."""
-        return _net(self.experiment, self.data)
+        return _net(self.experiment, self.data).to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where models are trained: what [runtime] asks for, `auto` being CUDA where this process has it."""
+        wanted = self.experiment.runtime.device
+        return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
     @cached_property
     def test(self) -> tuple[Tensor, Tensor]:
@@ -91,7 +101,7 @@ class Federation:
                 own.copy_(model.weights.get(name, self.initial[name]))
                 if name in masks:
                     own.mul_(masks[name])
-        return net
+        return net.to(self.device)
 
 
 def batch_norm(net: nn.Module) -> list[str]:

@@ -92,7 +92,7 @@ class Run:
         from fedsparse.payload import Payload
 
         experiment = Experiment.load(self.folder / "config.toml")
-        return Federation.build(experiment).module(Payload(weights=weights, masks=masks))
+        return Federation.build(experiment).module(Payload(weights=weights, masks=masks)).cpu()
 
 
 class Comparison:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ def steps(
     momentum and weight decay do. `before_step(model)` sees the gradients and may change them.
     """
     model.train()
-    masked = [(p, masks[n]) for n, p in model.named_parameters() if masks and n in masks]
+    masked = [(p, masks[n].to(p.device)) for n, p in model.named_parameters() if masks and n in masks]
     for x, y in batches:
         optimise.zero_grad(set_to_none=True)
         value = loss(model, x, y)
@@ -70,8 +71,20 @@ def weight(model: nn.Module, name: str) -> Tensor:
     return getattr(model.get_submodule(owner), own)
 
 
-class _Through(nn.Module):
+class _Masked(torch.autograd.Function):
     """Forward m * w, backward as if the mask were not there."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mask: Tensor) -> Tensor:
+        return weight * mask
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+class _Through(nn.Module):
+    """A parametrization that applies `_Masked`."""
 
     mask: Tensor
 
@@ -80,7 +93,8 @@ class _Through(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight + (weight * self.mask - weight).detach()
+        masked: Tensor = _Masked.apply(weight, self.mask)
+        return masked
 
 
 @contextmanager
@@ -92,7 +106,8 @@ def straight_through(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[
     """
     owners = [(model.get_submodule(n.rpartition(".")[0]), n.rpartition(".")[2], masks[n]) for n in masks]
     for module, name, mask in owners:
-        parametrize.register_parametrization(module, name, _Through(mask), unsafe=True)
+        through = _Through(mask).to(getattr(module, name).device)
+        parametrize.register_parametrization(module, name, through, unsafe=True)
     try:
         yield
     finally:
@@ -107,7 +122,8 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, task: str, batch_size: int 
     The metric is the accuracy in [0, 1], or the root mean squared error.
     """
     model.eval()
-    outputs = torch.cat([model(part) for part in x.split(batch_size)])
+    device = next(model.parameters()).device
+    outputs = torch.cat([model(part.to(device)).cpu() for part in x.split(batch_size)])
     if task == "classification":
         correct = (outputs.argmax(1) == y).double().mean()
         return float(correct), float(nn.functional.cross_entropy(outputs.double(), y))

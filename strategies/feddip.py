@@ -87,6 +87,8 @@ class FedDIP(Strategy):
         factor = schedules.steps(self.penalty / 2, self.penalty, PENALTY_STEPS, self.progress(client.round))
 
         def penalised(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            if factor == 0:
+                return client.loss(model, x, y)
             return client.loss(model, x, y) + factor * sum(weight(model, name).norm() for name in mask)
 
         with straight_through(model, mask):

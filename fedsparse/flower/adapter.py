@@ -123,6 +123,7 @@ class Adapter(FlowerStrategy):
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
         """All rounds. The weights are the federation's own, so Flower's arrays and configs may be left out."""
+        self.summary()
         arrays, config = initial_arrays or ArrayRecord(), train_config or ConfigRecord()
         for t in range(1, (num_rounds or self.federation.experiment.rounds) + 1):
             began, self._row = time.perf_counter(), {"round": t}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from flwr.app import UserConfig
 from flwr.serverapp import Grid
@@ -28,6 +29,8 @@ def runtime(experiments: Sequence[Experiment]) -> Iterator[GridFor]:
         if options.name == "local":
             yield LocalGrid
         elif options.name == "ray":
+            if find_spec("ray") is None:
+                raise InputError('runtime "ray" needs Ray, which is not installed here: use --runtime local.')
             from fedsparse.flower.ray_grid import Pool
 
             workers = options.workers or os.cpu_count() or 1
