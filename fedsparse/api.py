@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from fedsparse import folder
 from fedsparse.experiment import Experiment
 from fedsparse.results import Comparison, Run, load, write_comparison
 
+log = logging.getLogger("fedsparse")
 __all__ = ["Progress", "compare", "load", "run"]
 
 Source = str | Path | Mapping[str, Any] | Experiment
@@ -53,6 +55,7 @@ def run(
     from fedsparse.flower.runtimes import runtime
 
     experiment = Experiment.load(source, list(sets), **overrides)
+    _forget()
     _build(experiment)
     with _place(out, _name(source, experiment)) as path, runtime([experiment]) as grid_for:
         _one(experiment, path, experiment.strategy.label, grid_for, progress or Silent(), 1, 1)
@@ -82,6 +85,7 @@ def compare(
         for n in range(experiment.compare.seeds)
         for label, variant in experiment.variants().items()
     ]
+    _forget()
     for _, one in planned:
         _build(one)
     tell = progress or Silent()
@@ -92,9 +96,10 @@ def compare(
             try:
                 with folder.logged(place / "log.txt"):
                     _one(one, place, label, grid_for, tell, index, len(planned))
-            except Exception:  # recorded in its run.json by serve; the other runs go on
-                continue
-    runs = [Run(path / f"{label}-seed{one.seed}") for label, one in planned]
+            except Exception:  # also in its run.json, where it got that far; the other runs go on
+                log.exception("%s, seed %d, failed", label, one.seed)
+    places = [path / f"{label}-seed{one.seed}" for label, one in planned]
+    runs = [Run(place) for place in places if (place / "run.json").is_file()]
     comparison = write_comparison(path, runs, {label: experiment.overrides(label) for label in experiment.variants()})
     from fedsparse.report import report
 
@@ -108,15 +113,24 @@ def _place(out: str | Path | None, name: str) -> Iterator[Path]:
 
     An exception carries it as `folder`; one that comes before anything was written takes the folder with it.
     """
+    existed = out is not None and Path(out).exists()
     path = folder.claim(out, name)
     try:
         with folder.logged(path / "log.txt"):
             yield path
     except BaseException as error:
-        error.folder = path  # type: ignore[attr-defined]
-        with suppress(OSError):
-            path.rmdir()  # refuses unless it is empty
+        if existed or any(path.iterdir()):
+            error.folder = path  # type: ignore[attr-defined]
+        else:
+            path.rmdir()
         raise
+
+
+def _forget() -> None:
+    """Build anew what was built before: the file of a strategy may have changed since."""
+    from fedsparse.federation import federation
+
+    federation.cache_clear()
 
 
 def _build(experiment: Experiment) -> None:

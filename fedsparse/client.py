@@ -30,7 +30,8 @@ BATCH_NORM = "batch_norm"
 class Client:
     """One client in one task. Its data, its store, its model and its randomness; nothing of any other client.
 
-    `local`: initial values of the tensors that never travel (BatchNorm, with `local_bn`).
+    `initial`: the model before the first round; `local`: names of the tensors that never travel (BatchNorm, with
+    `local_bn`).
     """
 
     id: int
@@ -41,7 +42,8 @@ class Client:
     setup: Setup
     options: Train
     net: nn.Module
-    local: Tensors = field(default_factory=dict)
+    initial: Tensors = field(default_factory=dict)
+    local: frozenset[str] = frozenset()
     store: Store = field(default_factory=lambda: Store(None))
     steps_done: int = 0
     losses: list[float] = field(default_factory=list)
@@ -60,10 +62,10 @@ class Client:
     def model(self, weights: Tensors, masks: Mapping[str, Tensor | Mask] | None = None) -> nn.Module:
         """The model with these weights, zero outside the masks. One module is reused: a later call overwrites it.
 
-        What is local to the client (BatchNorm, with `local_bn`) comes from its store.
+        What is local to the client (BatchNorm, with `local_bn`) comes from its store, and what is nowhere is as at the
+        start.
         """
-        if self.local:
-            weights = {**weights, **self.local, **self.store[BATCH_NORM]}
+        weights = {**self.initial, **weights, **(self.store[BATCH_NORM] if self.local else {})}
         dense = {n: m if isinstance(m, Tensor) else m.dense() for n, m in (masks or {}).items()}
         with torch.no_grad():
             for name, own in self.net.state_dict(keep_vars=True).items():
@@ -97,7 +99,7 @@ class Client:
         for _ in range(self.options.epochs if epochs is None else epochs):
             rows = torch.from_numpy(order.permutation(len(y)))
             for batch in rows.split(size):
-                if len(batch) > 1 or len(y) == 1:
+                if len(batch) > 1 or size == 1 or len(y) == 1:
                     yield x[batch].to(self.device), y[batch].to(self.device)
 
     def steps(

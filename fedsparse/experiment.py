@@ -248,8 +248,12 @@ def _check(experiment: Experiment) -> None:
         # Folders of some systems do not tell cases apart.
         if [other.lower() for other in labels].count(label.lower()) > 1:
             raise InputError(f'The label "{label}" stands in compare more than once, capitals aside.')
-    if "compare" in {key for changes in experiment.compare.variants.values() for key in changes}:
-        raise InputError("A variant in compare.variants cannot have a key compare of its own.")
+    for label, changes in experiment.compare.variants.items():
+        for key in ("compare", "runtime", "seed"):
+            if key in changes:
+                raise InputError(
+                    f"The variant {label} in compare.variants cannot have a key {key}: all variants share it."
+                )
     variants = experiment.variants()
     if variants[BASELINE].strategy.name != BASELINE:
         raise InputError(f'The label "{BASELINE}" in compare is kept for the strategy {BASELINE}.')

@@ -43,6 +43,14 @@ class Federation:
             raise InputError(
                 'runtime.device = "cuda" needs a GPU that PyTorch can use, and there is none: use auto or cpu.'
             )
+        if (
+            experiment.runtime.device == "cuda"
+            and experiment.runtime.name == "ray"
+            and not experiment.runtime.client_gpus
+        ):
+            raise InputError(
+                'runtime.device = "cuda" with ray needs runtime.client_gpus above 0, or no worker has a GPU.'
+            )
         data = _data(experiment.dataset.build())
         split = _parts(experiment.partition.build(), data, experiment)
         tiers = devices.assign(experiment.devices, len(split), experiment.seed)
@@ -90,7 +98,19 @@ class Federation:
         """The client with partition number `id`, ready for one task."""
         store = store or Store(None)
         options = self.experiment.train
-        return Client(id, round, phase, self.data, self.parts[id], self.setup, options, self.net, self.local, store)
+        return Client(
+            id,
+            round,
+            phase,
+            self.data,
+            self.parts[id],
+            self.setup,
+            options,
+            self.net,
+            self.initial,
+            frozenset(self.local),
+            store,
+        )
 
     def module(self, model: Payload) -> nn.Module:
         """A fresh module with these weights, zero outside the masks."""

@@ -39,6 +39,8 @@ def claim(out: str | Path | None, name: str) -> Path:
             folder.mkdir(parents=True)
             return folder.absolute()
         except FileExistsError:
+            if folder.is_file():
+                raise InputError(f"{folder} is a file where a folder is to be made") from None
             continue
         except OSError as error:
             raise InputError(f"the folder {folder} cannot be written: {error.strerror or error}") from None

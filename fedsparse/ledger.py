@@ -25,8 +25,7 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.totals = {"up": 0, "down": 0}  # training traffic since the start, bytes
-        self.of_round = {"up": 0, "down": 0}
+        self.of_round = {"up": 0, "down": 0}  # training traffic of the round in progress, bytes
 
     def message(
         self, *, round: int, phase: str, client: int, direction: str, length: int, kinds: Mapping[str, int],
@@ -38,7 +37,6 @@ class Ledger:
                "attempt": attempt, "status": status, "bytes": length, **kinds, "transport": transport}  # fmt: skip
         self._rows["messages"].append(row)
         if phase != columns.EVALUATE:
-            self.totals[direction] += length
             self.of_round[direction] += length
 
     def add(self, table: str, **row: Any) -> None:
@@ -69,7 +67,7 @@ class Ledger:
         tables = {}
         for table in columns.TABLES:
             lines = self.folder / f"{table}.jsonl"
-            frame = columns.frame(_read(lines), columns.TABLES[table])
+            frame = columns.read_jsonl(lines, table)
             draft = self.folder / f".{table}.parquet.tmp"
             frame.to_parquet(draft, index=False)
             os.replace(draft, self.folder / f"{table}.parquet")
@@ -82,13 +80,6 @@ def sizes(data: bytes) -> dict[str, int]:
     """`values`, `mask`, `dense` and `header` bytes of an encoded payload; their sum is its length."""
     seen = inspect(data)
     return {"values": seen.values, "mask": seen.mask, "dense": seen.dense, "header": seen.header}
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _fits(value: int) -> int:
+    """What is counted or seeds fits into 32 bits, with room for a comparison's seeds."""
+    if value > 2**31 - 1:
+        raise ValueError(f"must be at most {2**31 - 1}")
+    return value
+
 
 Share = Annotated[float, Field(gt=0, le=1)]
 """A share that is never nothing: (0, 1]."""
@@ -19,9 +27,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 """A share that may be nothing: [0, 1]."""
 Held = Annotated[float, Field(gt=0, lt=1)]
 """A share of a whole of which something must remain: (0, 1)."""
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1), AfterValidator(_fits)]
 """At least one."""
-Whole = Annotated[int, Field(ge=0)]
+Whole = Annotated[int, Field(ge=0), AfterValidator(_fits)]
 """An integer that may be 0."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A finite number above 0."""

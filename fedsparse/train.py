@@ -105,14 +105,19 @@ def straight_through(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[
     parameters hold the dense weights again, under their own names.
     """
     owners = [(model.get_submodule(n.rpartition(".")[0]), n.rpartition(".")[2], masks[n]) for n in masks]
-    for module, name, mask in owners:
-        through = _Through(mask).to(getattr(module, name).device)
-        parametrize.register_parametrization(module, name, through, unsafe=True)
+    orders = [(module, list(module._parameters)) for module, _, _ in owners]
     try:
+        for module, name, mask in owners:
+            through = _Through(mask).to(getattr(module, name).device)
+            parametrize.register_parametrization(module, name, through, unsafe=True)
         yield
     finally:
         for module, name, _ in owners:
-            parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+            if parametrize.is_parametrized(module, name):
+                parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+        for module, order in orders:  # as before, or sums over all parameters would end in other last bits
+            for own in order:
+                module._parameters[own] = module._parameters.pop(own)
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ Differences from the paper (its text could not be read; compared with the author
 - The schedule reaches its target at `reach` of the rounds, not at the last one; the mask is redrawn every round.
 - The first mask is the largest half of the initial weights, the same for all, not a random one of each client.
 - The penalty has 20 steps as in the code, from half of `penalty` up (there 5e-4 to 1e-3); SGD's options are the run's.
+  BatchNorm statistics are those of the masked model that is trained, not of the code's second, dense forward pass.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class FedDIP(Strategy):
     def merge(self, state: State, replies: Replies, task: Task) -> State:
         update = masks.masked_mean(with_outside(replies))
         weights = {name: w + update[name] if name in update else w for name, w in state.weights.items()}
-        drawn = self.mask(weights, task.round + 1) if task.round % self.every == 0 else state.masks
+        due = task.round % self.every == 0 or task.round == self.setup.rounds
+        drawn = self.mask(weights, task.round + 1) if due else state.masks
         told = {"regrown": masks.changed(state.masks, drawn), "kept": masks.count(drawn)}
         return replace(state, weights=weights, masks=drawn, stats=told)
 
@@ -87,9 +89,7 @@ class FedDIP(Strategy):
         factor = schedules.steps(self.penalty / 2, self.penalty, PENALTY_STEPS, self.progress(client.round))
 
         def penalised(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-            if factor == 0:
-                return client.loss(model, x, y)
-            return client.loss(model, x, y) + factor * sum(weight(model, name).norm() for name in mask)
+            return client.loss(model, x, y) + factor * sum(weight(model, name).norm() for name in mask if factor)
 
         with straight_through(model, mask):
             client.fit(model, loss=penalised)
@@ -136,7 +136,8 @@ class FedDIP(Strategy):
     def paper(self, rounds: Mapping[str, Sequence[float]]) -> dict[str, float]:
         """The code's formula, values only, all parameters: 32 (1 - sparsity) N / 2^20 mebibits a client, each way."""
         total = sum(torch.Size(shape).numel() for shape in self.setup.shapes.values())
-        kept = [schedules.cubic(self.start, self.density, self.progress(int(t)) / self.reach) for t in rounds["round"]]
+        drawn = [(int(t) - 1) // self.every * self.every + 1 for t in rounds["round"]]
+        kept = [schedules.cubic(self.start, self.density, self.progress(t) / self.reach) for t in drawn]
         up = [1.0] * len(kept) if self.uplink == "dense" else kept
         return {"feddip_mebibits": 32 * total / 2**20 * self.setup.per_round * (sum(kept) + sum(up))}
 

@@ -4,7 +4,8 @@ Li, Markovic, Edwards, Leontidis: Model pruning enables localized and efficient 
 and data sharing, arXiv 2304.09876 (Expert Systems with Applications 242, 2024). All clients start dense. At a few
 events a client that is still good on its validation part removes the smallest of its living weights, layer by layer,
 and trains once more to recover. Both directions then carry only what this client holds. After a client's last event its
-mask is fixed: pruned weights do not come back.
+mask is fixed: pruned weights do not come back. The model that a client uses (`metric_personal`) is by default the one
+that it trained last, so part of any gain over a global model is personalisation and not pruning.
 
 Differences from the paper (its text could not be read; compared with the author's code):
 - The decision looks at the validation part and at the client's best metric so far; the code looks at the test part and
@@ -65,7 +66,7 @@ class PersonalizedMasks(Strategy):
         model = client.model(received.weights, mask)
         client.fit(model, masks=mask)
         pruned = 0
-        if self.density < masks.density(mask, self.setup.sizes) and self.may_prune(model, mask, client):
+        if self.prunable(mask) and self.may_prune(model, client):
             mask = self.prune(client.weights(model), mask)
             model = client.model(client.weights(model), mask)
             client.fit(model, masks=mask)  # recover
@@ -76,7 +77,11 @@ class PersonalizedMasks(Strategy):
         sparse = mask if pruned or received.masks else {}
         return Payload(masks.apply(weights, sparse), sparse, info={"pruned": pruned})
 
-    def may_prune(self, model: nn.Module, mask: Tensors, client: Client) -> bool:
+    def prunable(self, mask: Tensors) -> bool:
+        """Whether any layer still holds more than its share."""
+        return any(int(alive.sum()) > round(self.density * alive.numel()) for alive in mask.values())
+
+    def may_prune(self, model: nn.Module, client: Client) -> bool:
         """Whether an event is open for this client and its validation metric is near the best that it ever had."""
         metric, memory = client.evaluate(model, "validation"), client.store["memory"]
         higher = self.setup.higher_is_better
@@ -85,7 +90,7 @@ class PersonalizedMasks(Strategy):
         allowed = best - self.slack if higher else best * self.slack
         done = int(memory["done"]) if memory else 0
         prune = done < self.events(client.round) and (metric >= allowed if higher else metric <= allowed)
-        client.store["memory"] = {"best": torch.tensor(best), "done": torch.tensor(done + prune)}
+        client.store["memory"] = {"best": torch.tensor(best, dtype=torch.float64), "done": torch.tensor(done + prune)}
         return prune
 
     @property

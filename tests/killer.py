@@ -52,3 +52,16 @@ class Broken(FedAvg):
         if client.round == self.round and self.client in (-1, client.id):
             raise ValueError("no such luck")
         return super().train(received, client)
+
+
+class Panic(FedAvg):
+    """FedAvg whose client 1 raises what no `except Exception` catches, once."""
+
+    marker: str = ""
+    """A file that says that it has happened."""
+
+    def train(self, received: Payload, client: Client) -> Payload:
+        if client.id == 1 and client.round == 2 and not Path(self.marker).exists():
+            Path(self.marker).touch()
+            raise BaseException("a panic")
+        return super().train(received, client)

@@ -180,7 +180,7 @@ def test_a_plugin_beside_its_config(tmp_path, monkeypatch):
         (["compare.variants.'..'.rounds=3"], ['".."', "letter or digit"]),
         (["compare.variants.fedavg.strategy=feddip"], ['"fedavg"', "is kept"]),
         (["compare.strategies=['feddip']", "compare.variants.FedDIP.rounds=3"], ["feddip", "more than once"]),
-        (["compare.variants.x.compare.seeds=3"], ["compare of its own"]),
+        (["compare.variants.x.compare.seeds=3"], ["cannot have a key compare"]),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(sets, told):

@@ -102,6 +102,8 @@ def compare(
     from fedsparse.cli import tables
 
     listed = None if strategies is None else [name.strip() for name in strategies.split(",") if name.strip()]
+    if listed == []:
+        raise InputError('--strategies must name at least one strategy, such as "fedavg,feddip".')
     changes = _changes(seed, runtime, workers, clients) | {"strategies": listed, "seeds": seeds}
     with _watched(quiet) as progress:
         done = api.compare(config, out=out, progress=progress, sets=sets or (), **changes)
@@ -228,5 +230,6 @@ def _fail(message: str, error: BaseException, code: int) -> int:
         known = code != 1 or isinstance(error, RunError) or State.debug
         where = "" if known else " (--debug before the command shows where.)"
     prefix = "" if code == 130 else "error: "
-    print(f"{prefix}{message.strip()}{where}", file=sys.stderr)
+    text = message.strip() or type(error).__name__
+    print(f"{prefix}{text}{'' if text[-1] in '.!?' else '.'}{where}", file=sys.stderr)
     return code

@@ -144,7 +144,8 @@ def print_comparison(comparison: Comparison) -> None:
     seeds = len({run.summary["seed"] for run in runs})
     out.print(
         Text(
-            f"{first['dataset']}, {first['model']}, {first['rounds']} rounds; mean ± sd over "
+            f"{first['dataset']}, {first['model']}, {first['rounds']} round{'s' * (first['rounds'] != 1)}; "
+            f"mean ± sd over "
             f"{seeds} seed{'s' * (seeds != 1)}\n",
             style="bold",
         )

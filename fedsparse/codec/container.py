@@ -140,7 +140,7 @@ def stamp(data: Buffer, ids: Ids) -> bytes:
 
 def content(data: bytes) -> bytes:
     """What `stamp` leaves as it is: two payloads with equal content differ in their ids alone."""
-    return data[HEAD.size : -TRAILER]
+    return data[:IDS_AT] + data[HEAD.size : -TRAILER]
 
 
 def header(data: Buffer) -> Header:

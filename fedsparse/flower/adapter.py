@@ -72,9 +72,8 @@ class Adapter(FlowerStrategy):
         self.state = self.strategy.merge(self.state, exchange, exchange.task)
         seen = exchange.close()
         if not seen:
-            raise RunError(
-                f"round {server_round}: no client's {exchange.task.phase} reply could be used ({exchange.why})"
-            )
+            why = exchange.why or "nobody replied in time"
+            raise RunError(f"round {server_round}: no client's {exchange.task.phase} reply could be used ({why})")
         losses = [(self.federation.nodes[c].examples, s.info["loss"]) for c, s in seen.items() if "loss" in s.info]
         if losses:
             self._row["loss"] = sum(n * float(v) for n, v in losses) / sum(n for n, _ in losses)
@@ -90,6 +89,8 @@ class Adapter(FlowerStrategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Book the clients' own metrics: their unweighted mean and the worst decile's."""
         seen = self._receive(replies).close()
+        if not seen:
+            log.warning("round %d: no client could be evaluated", server_round)
         values = sorted(
             (float(s.info["metric"]) for s in seen.values()), reverse=not self.federation.data.higher_is_better
         )
@@ -117,7 +118,7 @@ class Adapter(FlowerStrategy):
         grid: Grid,
         initial_arrays: ArrayRecord | None = None,
         num_rounds: int | None = None,
-        timeout: float = REPLY_DEADLINE,
+        timeout: float | None = REPLY_DEADLINE,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
@@ -163,7 +164,11 @@ class Adapter(FlowerStrategy):
             return
         held = list((self.exchange.held or {}).values()) if self.exchange else []
         for name, size in sizes.items():
-            layer = [client[name] for client in held if name in client] or [shared[n] for n in (name,) if n in shared]
+            if any(name in client for client in held):  # then a client without this mask holds the layer whole
+                whole = torch.ones(self.federation.setup.shapes[name], dtype=torch.bool)
+                layer = [client.get(name, whole) for client in held]
+            else:
+                layer = [shared[name]] if name in shared else []
             kept = sum(int(mask.sum()) for mask in layer) / (size * len(layer)) if layer else 1.0
             agreement = masks.jaccard(layer) if len(layer) > 1 else None
             self.ledger.add("layers", round=t, layer=name, density=kept, agreement=agreement)

@@ -59,8 +59,10 @@ def perform(built: Federation, phase: str, data: bytes, stores: Path | None) -> 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, PyTorch's own CPU generator (dropout draws from it) is seeded; afterwards it is as it was."""
+    """Inside, PyTorch's own generators (dropout draws from them) are seeded; afterwards the CPU's is as it was."""
     before = torch.get_rng_state()
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed(seed)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed costs 2 ms: it also visits devices that are not there
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -81,7 +82,8 @@ class Exchange:
         for node in self.task.cohort:
             if node.id not in self.raw:
                 self.status[node.id] = "lost"
-            self._book_down(node)
+            if node.id in self.sent:  # else the time was up before its message was made
+                self._book_down(node)
 
     def messages(self, grid: Grid, payload_for: Callable[[Node], Payload]) -> Iterator[Message]:
         """A message for each client of the cohort, made when it is asked for. One object for all is encoded once."""
@@ -127,6 +129,7 @@ class Exchange:
             reply, generation = self._read(node, data, seconds)
         except (DecodeError, wire.Refused) as why:
             log.warning("round %d: the reply of client %d was refused: %s", self.task.round, node.id, why)
+            self.why = self.why or f"client {node.id}: {why}"
             self._book_up(node, data, "refused")
             return None
         if first:
@@ -143,12 +146,28 @@ class Exchange:
             raise wire.Refused("it names another run, round or client")
         if ids.generation not in (sent.generation, sent.generation + 1):
             raise wire.Refused(f"it names generation {ids.generation} of the client's state, not {sent.generation}")
+        self._check(payload.info)
         reply = Reply(node, payload, seconds=seconds)
         own = payload.kind == "weights" and bool(payload.masks)
-        if own and self.held is not None:
+        if payload.kind == "weights" and self.held is not None:
             self.held[node.id] = masks.bits(payload)
         self.seen[node.id] = Seen(payload.info, self._density(payload) if own else sent.density, seconds)
         return reply, ids.generation
+
+    def _check(self, info: Mapping[str, Scalar]) -> None:
+        """Refuse what would spoil a mean: the engine's scalars must be finite numbers, an accuracy within [0, 1]."""
+        needed = ("metric", "examples") if self.task.phase == EVALUATE else ()
+        for name in ENGINE_INFO:
+            value = info.get(name, None if name in needed else 0)
+            if (
+                not isinstance(value, int | float)
+                or not math.isfinite(value)
+                or not 0 <= value < 2**53
+                and name != "loss"
+            ):
+                raise wire.Refused(f"its {name} is {value!r}")
+        if self.federation.data.metric == "accuracy" and info.get("metric", 0) > 1:  # type: ignore[operator]
+            raise wire.Refused(f"its accuracy is {info['metric']!r}")
 
     def _book_up(self, node: Node, data: bytes, status: str) -> None:
         self.status[node.id] = status
@@ -165,7 +184,8 @@ class Exchange:
             if len(self.status) == len(self.task.cohort):
                 break
         for node in self.task.cohort:
-            seen = self.seen.get(node.id, Seen({}, self.sent[node.id].density, 0.0))
+            density = self.sent[node.id].density if node.id in self.sent else 1.0
+            seen = self.seen.get(node.id, Seen({}, density, 0.0))
             told = {f"x_{k}": float(v) for k, v in seen.info.items() if k not in ENGINE_INFO and not isinstance(v, str)}
             self.ledger.add(
                 "clients", round=self.task.round, phase=self.task.phase, client=node.id, device=node.device,

@@ -11,8 +11,10 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import socket
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import Error, Message, Metadata, UserConfig
 
 from fedsparse import codec
-from fedsparse.errors import RunError
+from fedsparse.errors import InputError, RunError
 from fedsparse.flower import private, wire
 from fedsparse.flower.grids import WORKER_DIED, OwnGrid, answer
 from fedsparse.payload import Ids
@@ -100,6 +102,8 @@ class Pool:
 
         import fedsparse
 
+        # Meant for those who rely on GPUs that they did not ask for: `client_gpus` asks.
+        warnings.filterwarnings("ignore", message="Tip: In future versions of Ray", category=FutureWarning)
         self._ray, self._joined = ray, ray.is_initialized()
         if not self._joined:
             _start(ray, self.workers, self.options.ray_address)
@@ -109,8 +113,10 @@ class Pool:
         self.actors = [self._new() for _ in range(self.workers)]
         try:
             ray.get([one.ready.remote() for one in self.actors], timeout=START_DEADLINE)
-        except Exception as error:
+        except BaseException as error:
             self.__exit__(None, None, None)
+            if not isinstance(error, Exception):
+                raise
             raise RunError(f"the Ray workers did not start: {str(error).strip().splitlines()[-1]}") from error
         return self
 
@@ -128,8 +134,9 @@ class Pool:
         return list(self._ray.get([one.ready.remote() for one in self.actors]))
 
     def replace(self, dead: Any) -> None:
-        """Put a new actor in the place of a dead one, unless that was done already."""
+        """Put a new actor in the place of one that died or failed, unless that was done already."""
         if dead in self.actors:
+            self._ray.kill(dead)  # it may only have raised: its CPU must be free for the next one
             place = self.actors.index(dead)
             log.warning("worker %d died and is replaced", place)
             self.actors[place] = self._new()
@@ -144,9 +151,21 @@ def _start(ray: Any, workers: int, address: str) -> None:
     os.environ.setdefault("RAY_max_direct_call_object_size", "4000000")
     quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     if address:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     else:
         ray.init(address="local", num_cpus=max(workers, 1), **quiet)
+
+
+def _knock(address: str) -> None:
+    """InputError when nobody listens at HOST:PORT: Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise InputError(f"no Ray cluster answers at runtime.ray_address = {address!r} ({error})") from None
 
 
 def _path() -> list[str]:
@@ -176,17 +195,17 @@ class RayGrid(OwnGrid):
         size = self._batch_size(len(head))
         waiting = chain(head, rest)
         flying: dict[Any, tuple[Any, Batch]] = {}
-        while True:
-            self._fill(flying, waiting, again, size)
-            if not flying:
-                return
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            done, _ = self._ray.wait(list(flying), num_returns=1, timeout=left)
-            if not done:
-                self._give_up(flying)
-                return
-            actor, batch = flying.pop(done[0])
-            yield from self._collect(done[0], actor, batch, again)
+        try:
+            while True:
+                self._fill(flying, waiting, again, size)
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                done = self._ray.wait(list(flying), num_returns=1, timeout=left)[0] if flying else []
+                if not done:
+                    return
+                actor, batch = flying.pop(done[0])
+                yield from self._collect(done[0], actor, batch, again)
+        finally:  # also when the driver stops listening
+            self._give_up(flying)
 
     def _batch_size(self, messages: int) -> int:
         """Messages a call, from how long the last ones took."""
@@ -257,8 +276,8 @@ class RayGrid(OwnGrid):
         yield from replies
 
     def _give_up(self, flying: dict[Any, tuple[Any, Batch]]) -> None:
+        """Nobody waits for these any more: their workers must not go on with them."""
         for actor in {actor for actor, _ in flying.values()}:
-            self._ray.kill(actor)
             self.pool.replace(actor)
 
 

@@ -39,9 +39,10 @@ def serve(
     (path / "config.toml").write_text(federation.experiment.to_toml(), encoding="utf-8")
     folder.write_json(path / "run.json", info)
     ledger, began = Ledger(path), time.perf_counter()
-    adapter = Adapter(federation, ledger, run_id(federation), on_round)
     try:
-        adapter.start(grid)
+        adapter = Adapter(federation, ledger, run_id(federation), on_round)
+        adapter.start(grid, timeout=None)  # a slow machine must not change the result of a simulation
+        info |= _weights(adapter, path) | {"status": columns.DONE}
     except KeyboardInterrupt:
         info |= {"status": columns.INTERRUPTED, "why": "interrupted by the user"}
         raise
@@ -52,11 +53,15 @@ def serve(
         }
         log.error("the run failed:\n%s", traceback.format_exc())
         raise
-    else:
-        info |= {"status": columns.DONE} | _weights(adapter, path)
     finally:
-        info |= _closing(federation, ledger) | {"seconds": round(time.perf_counter() - began, 3)}
-        folder.write_json(path / "run.json", info)
+        info["seconds"] = round(time.perf_counter() - began, 3)
+        try:
+            info |= _closing(federation, ledger)
+        except Exception as error:
+            info |= {"status": columns.FAILED, "why": f"the tables could not be written: {error!r}"}
+            raise
+        finally:
+            folder.write_json(path / "run.json", info)
     return info
 
 

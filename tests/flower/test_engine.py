@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from safetensors.torch import load_file
 from fedsparse import codec, columns
 from fedsparse.errors import InputError, RunError
 from fedsparse.federation import Federation, federation
+from fedsparse.flower import wire
+from fedsparse.flower.grids import LocalGrid
 from fedsparse.flower.runtimes import runtime
 from fedsparse.flower.server_app import STORES, run_id, serve
+from fedsparse.payload import Payload, Schema
 
 BAD = Path(__file__).parent.parent / "killer.py"
 
@@ -171,3 +175,105 @@ def test_rows_of_a_finished_round_are_on_disk(tmp_path: Path) -> None:
         grid = grid_for(4, {"experiment": fed.experiment.to_toml(), "stores": str(path / STORES)}, 1)
         serve(fed, grid, path, "x", lambda row: counts.append(len((path / "rounds.jsonl").read_text().splitlines())))
     assert counts == [1, 2, 3]
+
+
+def test_a_batch_size_of_one_trains(tmp_path: Path) -> None:
+    _, tables = ran(tmp_path / "run", rounds=1, clients=20, train={"batch_size": 1})
+    trained = tables["clients"].query("phase == 'train'")
+    assert (trained["steps"] == trained["examples"]).all()
+
+
+def test_why_nothing_could_be_used_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not finite"):
+        ran(tmp_path / "run", train={"lr": 1e30})
+
+
+def text_for_a_number(data: bytes) -> bytes:
+    schema = federation(small().to_toml()).setup.schema
+    payload = codec.decode(data, schema, 10**9)
+    return codec.encode(replace(payload, info={"loss": "low"}), schema=schema, ids=codec.header(data).ids)
+
+
+TAMPERED = {
+    "another client's id": lambda data: codec.stamp(data, replace(codec.header(data).ids, client=2)),
+    "another round": lambda data: codec.stamp(data, replace(codec.header(data).ids, round=9)),
+    "another run": lambda data: codec.stamp(data, replace(codec.header(data).ids, run=9)),
+    "another generation": lambda data: codec.stamp(data, replace(codec.header(data).ids, generation=7)),
+    "garbage": lambda data: b"garbage",
+    "nothing": lambda data: b"",
+    "too long": lambda data: data + bytes(3_000_000),
+    "damaged": lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:],
+    "text for a number": text_for_a_number,
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_a_tampered_reply_is_refused_and_the_run_goes_on(what: str, tmp_path: Path) -> None:
+    class Tampering(LocalGrid):
+        def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> Any:
+            for reply in super().send_and_receive(messages, timeout=timeout):
+                if reply.metadata.src_node_id == 2 and reply.metadata.message_type == "train":
+                    data, phase, seconds = wire.unpack(reply)
+                    reply.content = wire.content(TAMPERED[what](data), phase, seconds)
+                yield reply
+
+    fed = federation(small().to_toml())
+    grid = Tampering(4, {"experiment": fed.experiment.to_toml(), "stores": str(tmp_path / STORES)}, run_id(fed))
+    info = serve(fed, grid, tmp_path, "label")
+    clients = pd.read_parquet(tmp_path / "clients.parquet").query("phase == 'train'")
+    assert info["status"] == "done"
+    assert clients.loc[clients["client"] == 1, "status"].tolist() == ["refused"] * 3
+    assert clients.loc[clients["client"] != 1, "status"].eq("ok").all()
+    messages = pd.read_parquet(tmp_path / "messages.parquet")
+    assert messages.query("client == 1 and direction == 'up' and phase == 'train'")["status"].eq("refused").all()
+
+
+@pytest.mark.parametrize(
+    "info", [{}, {"metric": 99.0}, {"metric": float("nan")}, {"metric": 0.5}, {"metric": 0.5, "examples": -1}]
+)
+def test_an_evaluation_that_tells_nonsense_is_refused(info: dict[str, float], tmp_path: Path) -> None:
+    class Lying(LocalGrid):
+        def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> Any:
+            for reply in super().send_and_receive(messages, timeout=timeout):
+                if reply.metadata.src_node_id == 2 and reply.metadata.message_type == "evaluate":
+                    data, phase, seconds = wire.unpack(reply)
+                    payload = codec.encode(Payload(info=info), schema=Schema({}), ids=codec.header(data).ids)
+                    reply.content = wire.content(payload, phase, seconds)
+                yield reply
+
+    fed = federation(small().to_toml())
+    grid = Lying(4, {"experiment": fed.experiment.to_toml(), "stores": str(tmp_path / STORES)}, run_id(fed))
+    assert serve(fed, grid, tmp_path, "label")["status"] == "done"
+    clients = pd.read_parquet(tmp_path / "clients.parquet").query("phase == 'evaluate' and client == 1")
+    assert clients["status"].eq("refused").all()
+
+
+def test_a_strategy_that_cannot_begin_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(*_: Any) -> None:
+        raise ValueError("not like this")
+
+    monkeypatch.setattr("fedsparse.strategy.Strategy.init", init)
+    with pytest.raises(ValueError, match="not like this"):
+        ran(tmp_path / "run")
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["status"] == "failed" and "not like this" in info["why"]
+
+
+def test_a_run_whose_model_cannot_be_written_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fedsparse.flower.server_app.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        ran(tmp_path / "run")
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["status"] == "failed" and "No space" in info["why"] and info["bytes_up"] > 0
+
+
+def test_layers_count_dense_clients_as_dense(tmp_path: Path) -> None:
+    options = {"name": "personalized_masks", "first": 0.0, "interval": 0.3, "tolerance": 0.0}
+    _, tables = ran(tmp_path / "run", strategy=options, model={"name": "mlp", "hidden": [30]}, clients=6)
+    sizes = {"fc1.weight": 30 * 64, "fc2.weight": 300}
+    for t, layers in tables["layers"].groupby("round"):
+        mean = sum(row.density * sizes[row.layer] for row in layers.itertuples()) / sum(sizes.values())
+        assert mean == pytest.approx(tables["rounds"].set_index("round").loc[t, "density"])

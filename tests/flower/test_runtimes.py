@@ -146,6 +146,30 @@ def test_no_more_workers_than_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.ray
+def test_a_worker_that_raises_past_everything_is_replaced(ray_grid: Any, tmp_path: Path) -> None:
+    strategy = {"name": f"{HERE.parent / 'killer.py'}:Panic", "marker": str(tmp_path / "marker")}
+    info, tables = ran(ray_grid, tmp_path / "run", strategy=strategy)
+    assert (tmp_path / "marker").exists()
+    assert info["status"] == "done"
+    assert tables["clients"]["status"].eq("ok").all()
+
+
+@pytest.mark.ray
+def test_phases_with_equal_bytes_keep_their_own_headers(ray_grid: Any) -> None:
+    from fedsparse import codec
+    from fedsparse.flower import wire
+    from fedsparse.payload import Ids, Payload
+
+    grid = ray_grid(3, {}, 1)
+    sent = [
+        codec.encode(Payload(kind=kind), ids=Ids(client=i)) for i, kind in enumerate(("weights", "update", "weights"))
+    ]
+    letters, contents = grid._pack([grid.create_message(wire.content(d, "train"), "train", 1, "1") for d in sent])
+    again = [codec.stamp(contents[place], ids) for _, _, ids, place in letters]
+    assert again == sent
+
+
+@pytest.mark.ray
 def test_workers_import_the_drivers_copy(ray_grid: Any) -> None:
     import ray
 

@@ -125,3 +125,11 @@ def test_the_penalty_pulls_the_kept_weights_to_zero(tmp_path: Path) -> None:
         after = {n: state.weights[n] * m + reply.weights[n] for n, m in state.masks.items()}
         norms.append(sum(float(w.norm()) for w in after.values()))
     assert norms[1] < norms[0]
+
+
+def test_the_last_round_draws_a_mask_of_the_target_density(tmp_path: Path) -> None:
+    fed = feddip(every=10, density=0.1)
+    state = fed.strategy.init(fed.shared, fed.nodes)
+    for t in (1, 2, 3):
+        state = fed.strategy.merge(state, [], Task("train", t, fed.nodes))
+    assert masks.count(state.masks) == round(0.1 * sum(fed.setup.sizes.values()))

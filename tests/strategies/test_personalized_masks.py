@@ -40,15 +40,33 @@ def test_three_events_prune_each_layer_to_the_target_exactly() -> None:
     }
 
 
+def test_a_client_at_its_target_neither_prunes_nor_trains_again(tmp_path: Path) -> None:
+    fed = personalized()
+    mask = masks.ones(fed.shared, fed.setup.maskable)
+    while fed.strategy.prunable(mask):
+        mask = fed.strategy.prune(fed.shared, mask)
+    client = client_of(fed, tmp_path, round=36)
+    reply = fed.strategy.train(Payload(masks.apply(fed.shared, mask), mask), client)
+    assert reply.info["pruned"] == 0
+    assert client.steps_done == -(-len(client.parts.train) // 64)  # one epoch, no recovery
+
+
+def test_the_best_metric_is_remembered_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fed = personalized(tolerance=0.0)
+    client = client_of(fed, tmp_path, round=4)
+    monkeypatch.setattr(type(client), "evaluate", lambda self, model, part: 41 / 60)
+    client.store["memory"] = {"best": torch.tensor(41 / 60, dtype=torch.float64), "done": torch.tensor(0)}
+    assert fed.strategy.may_prune(client.model(fed.shared), client)
+
+
 def test_a_client_prunes_only_near_its_best_validation_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fed = personalized()
-    generation, mask = 0, masks.ones(fed.shared, fed.setup.maskable)
-    answers = []
+    generation, answers = 0, []
     # round 4 opens an event: missed by 0.2, then by 0.04 of the best; round 12 opens the next
     for t, metric in ((1, 0.8), (2, 0.9), (4, 0.7), (5, 0.86), (6, 0.9), (12, 0.9)):
         client = client_of(fed, tmp_path, round=t, generation=generation)
         monkeypatch.setattr(type(client), "evaluate", lambda self, model, part, value=metric: value)
-        answers.append(fed.strategy.may_prune(client.model(fed.shared), mask, client))
+        answers.append(fed.strategy.may_prune(client.model(fed.shared), client))
         generation = client.store.commit()
     assert answers == [False, False, False, True, False, True]
 
@@ -59,9 +77,9 @@ def test_an_error_may_be_a_fifth_worse(tmp_path: Path, monkeypatch: pytest.Monke
     client = client_of(fed, tmp_path, round=4)
     client.store["memory"] = {"best": torch.tensor(10.0), "done": torch.tensor(0)}
     monkeypatch.setattr(type(client), "evaluate", lambda self, model, part: 12.5)
-    assert not strategy.may_prune(client.model(fed.shared), {}, client)
+    assert not strategy.may_prune(client.model(fed.shared), client)
     monkeypatch.setattr(type(client), "evaluate", lambda self, model, part: 11.9)
-    assert strategy.may_prune(client.model(fed.shared), {}, client)
+    assert strategy.may_prune(client.model(fed.shared), client)
 
 
 def test_it_looks_at_validation_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

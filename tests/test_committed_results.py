@@ -1,0 +1,56 @@
+"""What is committed under results/ follows from the run folders that are committed with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fedsparse.measures import final_of
+from fedsparse.results import Run
+
+ROOT = Path(__file__).resolve().parent.parent / "results"
+FOLDERS = sorted(path.parent for path in ROOT.glob("*/comparison.csv"))
+
+
+def test_there_are_results() -> None:
+    assert FOLDERS
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_a_row_follows_from_its_run(folder: Path) -> None:
+    run = Run(folder / "run")
+    table = pd.read_csv(folder / "comparison.csv")
+    row = table[(table["variant"] == run.label) & (table["seed"] == run.info["seed"])].iloc[0]
+    total, training = int(row["rounds"]), run.messages[run.messages["phase"] != "evaluate"]
+    assert row["final"] == pytest.approx(final_of(run.rounds, total, "metric"), abs=1e-12)
+    assert row["final_personal"] == pytest.approx(final_of(run.rounds, total, "metric_personal"), abs=1e-12)
+    assert row["density"] == pytest.approx(run.rounds["density"].iloc[-1], abs=1e-12)
+    for way in ("up", "down"):
+        assert row[f"bytes_{way}"] == training.loc[training["direction"] == way, "bytes"].sum()
+    assert row["model_hash"] == run.info["model_hash"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_the_summary_follows_from_the_table(folder: Path) -> None:
+    table, summary = (pd.read_csv(folder / name) for name in ("comparison.csv", "summary.csv"))
+    assert (table["status"] == "done").all()
+    base = table[table["variant"] == "fedavg"].set_index("seed")
+    for row in summary.itertuples():
+        mine = table[table["variant"] == row.variant].set_index("seed")
+        assert len(mine) == row.seeds >= 3
+        assert row.final_mean == pytest.approx(mine["final"].mean())
+        assert row.final_sd == pytest.approx(mine["final"].std())
+        both, against = (frame["bytes_up"] + frame["bytes_down"] for frame in (mine, base))
+        assert row.bytes_ratio == pytest.approx((both / against).mean())
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_it_says_how_it_was_made_and_is_small(folder: Path) -> None:
+    said = (folder / "command.txt").read_text()
+    assert json.loads((folder / "run" / "run.json").read_text())["command"] in said
+    assert "commit" in said
+    assert not list(folder.rglob("*.safetensors"))
+    assert all(path.stat().st_size <= 200_000 for path in folder.rglob("*") if path.is_file())
