@@ -54,3 +54,18 @@ def test_it_says_how_it_was_made_and_is_small(folder: Path) -> None:
     assert "commit" in said
     assert not list(folder.rglob("*.safetensors"))
     assert all(path.stat().st_size <= 200_000 for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_readmes_table_is_that_of_the_quickstart() -> None:
+    summary = pd.read_csv(ROOT / "quickstart" / "summary.csv")
+    readme = (ROOT.parent / "README.md").read_text(encoding="utf-8")
+    for row in summary.itertuples():
+        final, personal = (
+            f"{100 * mean:.1f} ± {100 * sd:.1f} %"
+            for mean, sd in ((row.final_mean, row.final_sd), (row.final_personal_mean, row.final_personal_sd))
+        )
+        against = "-" if row.variant == "fedavg" else f"{100 * row.final_diff:.1f} ± {100 * row.final_diff_sd:.1f}"
+        share = "100 %" if row.variant == "fedavg" else f"{100 * row.bytes_ratio:.1f} %"
+        both = f"{(row.bytes_up_mean + row.bytes_down_mean) / 1e6:.1f}"
+        line = f"| `{row.variant}` | {final} | {against} | {personal} | {row.density_mean:.3f} | {both} | {share} |"
+        assert line in readme, line
