@@ -76,6 +76,8 @@ class Experiment(Options):
         `sets` are strings KEY=VALUE with dotted keys and TOML values; `overrides` the same as keywords, nested as
         dictionaries (`strategy="feddip"` is its name, None goes back to the default). Raises InputError.
         """
+        if not isinstance(source, str | Path | Mapping | Experiment):
+            raise InputError(f"A config is a path, a shipped name, a dictionary or an Experiment, not {source!r}.")
         changes = settings.merge(settings.parse_sets(sets), settings.normal(overrides), drop=False)
         if isinstance(source, cls) and not changes:
             return source

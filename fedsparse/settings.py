@@ -117,7 +117,7 @@ def normal(table: Mapping[str, Any], folder: Path | None = None) -> Table:
 
 def _normal(key: str, value: Any, folder: Path | None) -> Any:
     folders = () if folder is None else (folder,)
-    if key in PLUGS and isinstance(value, str):
+    if (key in PLUGS or key == "runtime") and isinstance(value, str):
         value = {"name": value}
     if key in PLUGS and isinstance(value, Mapping) and isinstance(value.get("name"), str):
         value = dict(value) | {"name": registry.absolute(value["name"], *folders)}

@@ -313,3 +313,13 @@ def test_an_unknown_variant():
 def test_everything_is_frozen():
     with pytest.raises(ValueError, match="frozen"):
         load().rounds = 3
+
+
+def test_a_runtime_is_named_like_a_strategy():
+    assert Experiment.load(BASE, ["runtime=local"]).runtime.name == "local"
+    assert Experiment.load(BASE, runtime="local").runtime.name == "local"
+
+
+def test_what_is_no_config_is_said():
+    with pytest.raises(InputError, match="A config is a path"):
+        Experiment.load(3)
