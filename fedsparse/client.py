@@ -138,6 +138,6 @@ class Client:
         """The task's loss on a batch: a scalar tensor."""
         return train.task_loss(self.data.task)(model, x, y)
 
-    def evaluate(self, model: nn.Module, part: Part = "validation") -> float:
-        """The data set's metric on one of the client's parts. A method may look at validation only."""
-        return train.evaluate(model, *self.part(part), self.data.task)[0]
+    def validate(self, model: nn.Module) -> float:
+        """The data set's metric on the client's validation part: the only one that may steer a method."""
+        return train.evaluate(model, *self.part("validation"), self.data.task)[0]

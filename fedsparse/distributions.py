@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 Shape = tuple[int, ...]
-
-
-def _size(shape: Shape) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
 
 
 def uniform(shapes: Mapping[str, Shape], density: float) -> dict[str, float]:
@@ -25,12 +19,12 @@ def erk(shapes: Mapping[str, Shape], density: float) -> dict[str, float]:
     A layer that would be denser than 1 becomes dense and the scale is solved again, so that the total is `density`
     (after arXiv 2202.02643).
     """
-    raw = {name: sum(shape) / _size(shape) for name, shape in shapes.items()}
+    raw = {name: sum(shape) / math.prod(shape) for name, shape in shapes.items()}
     dense: set[str] = set()
     while True:
         sparse = [name for name in shapes if name not in dense]
-        budget = density * sum(map(_size, shapes.values())) - sum(_size(shapes[n]) for n in dense)
-        scale = budget / sum(raw[n] * _size(shapes[n]) for n in sparse) if sparse else 0.0
+        budget = density * sum(map(math.prod, shapes.values())) - sum(math.prod(shapes[n]) for n in dense)
+        scale = budget / sum(raw[n] * math.prod(shapes[n]) for n in sparse) if sparse else 0.0
         full = {n for n in sparse if raw[n] * scale > 1.0}
         if not full:
             return {n: 1.0 if n in dense else raw[n] * scale for n in shapes}

@@ -39,18 +39,7 @@ class Federation:
     @classmethod
     def build(cls, experiment: Experiment) -> Federation:
         """Load, split and build; InputError names what does not fit."""
-        if experiment.runtime.device == "cuda" and not torch.cuda.is_available():
-            raise InputError(
-                'runtime.device = "cuda" needs a GPU that PyTorch can use, and there is none: use auto or cpu.'
-            )
-        if (
-            experiment.runtime.device == "cuda"
-            and experiment.runtime.name == "ray"
-            and not experiment.runtime.client_gpus
-        ):
-            raise InputError(
-                'runtime.device = "cuda" with ray needs runtime.client_gpus above 0, or no worker has a GPU.'
-            )
+        _check_device(experiment)
         data = _data(experiment.dataset.build())
         split = _parts(experiment.partition.build(), data, experiment)
         tiers = devices.assign(experiment.devices, len(split), experiment.seed)
@@ -122,6 +111,16 @@ class Federation:
                 if name in masks:
                     own.mul_(masks[name])
         return net.to(self.device)
+
+
+def _check_device(experiment: Experiment) -> None:
+    runtime = experiment.runtime
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            'runtime.device = "cuda" needs a GPU that PyTorch can use, and there is none: use auto or cpu.'
+        )
+    if runtime.device == "cuda" and runtime.name == "ray" and not runtime.client_gpus:
+        raise InputError('runtime.device = "cuda" with ray needs runtime.client_gpus above 0, or no worker has a GPU.')
 
 
 def batch_norm(net: nn.Module) -> list[str]:

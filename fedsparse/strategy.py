@@ -11,6 +11,7 @@ A phase is the name of the strategy's method that the client calls: `train` unle
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -117,13 +118,7 @@ class Setup:
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Number of elements of every maskable tensor."""
-        sizes = {}
-        for name in self.maskable:
-            size = 1
-            for n in self.shapes[name]:
-                size *= n
-            sizes[name] = size
-        return sizes
+        return {name: math.prod(self.shapes[name]) for name in self.maskable}
 
     @cached_property
     def schema(self) -> Schema:

@@ -124,8 +124,6 @@ class FedDIP(Strategy):
         missed = client.round - 1 - int(client.store["round"]["last"]) if old else 0
         return {n: u + old[n] * self.residual_decay**missed if n in old else u for n, u in update.items()}
 
-    # ---- both ----
-
     def uplink_schema(self, phase: str) -> Schema:
         plain = self.setup.schema
         if self.uplink != "masked_residual":

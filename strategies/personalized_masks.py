@@ -83,7 +83,7 @@ class PersonalizedMasks(Strategy):
 
     def may_prune(self, model: nn.Module, client: Client) -> bool:
         """Whether an event is open for this client and its validation metric is near the best that it ever had."""
-        metric, memory = client.evaluate(model, "validation"), client.store["memory"]
+        metric, memory = client.validate(model), client.store["memory"]
         higher = self.setup.higher_is_better
         best = float(memory["best"]) if memory else metric
         best = max(best, metric) if higher else min(best, metric)

@@ -141,18 +141,16 @@ def print_comparison(comparison: Comparison) -> None:
             megabytes(row["mb_to_target_mean"]),
             _seconds(row["seconds_mean"]),
         )
-    seeds = len({run.summary["seed"] for run in runs})
-    out.print(
-        Text(
-            f"{first['dataset']}, {first['model']}, {first['rounds']} round{'s' * (first['rounds'] != 1)}; "
-            f"mean ± sd over "
-            f"{seeds} seed{'s' * (seeds != 1)}\n",
-            style="bold",
-        )
-    )
+    out.print(Text(_heading(runs), style="bold"))
     out.print(table)
     _beside(rows, runs, out)
     out.print(Text(f"\n{_near(comparison.folder / 'report.html')}"), soft_wrap=True)
+
+
+def _heading(runs: Sequence[Run]) -> str:
+    first, seeds = runs[0].summary, len({run.summary["seed"] for run in runs})
+    rounds = f"{first['rounds']} round{'s' * (first['rounds'] != 1)}"
+    return f"{first['dataset']}, {first['model']}, {rounds}; mean ± sd over {seeds} seed{'s' * (seeds != 1)}\n"
 
 
 def _beside(rows: Sequence[Mapping[str, Any]], runs: Sequence[Run], out: Console) -> None:

@@ -53,7 +53,7 @@ class Adapter(FlowerStrategy):
 
     def summary(self) -> None:
         """Log what is run."""
-        log.info("%s with %d clients", self.federation.experiment.strategy.name, len(self.federation.nodes))
+        log.info("%s with %d clients", self.federation.experiment.strategy.label, len(self.federation.nodes))
 
     # ---- one task: Flower's hooks ----
 

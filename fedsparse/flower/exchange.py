@@ -159,12 +159,8 @@ class Exchange:
         needed = ("metric", "examples") if self.task.phase == EVALUATE else ()
         for name in ENGINE_INFO:
             value = info.get(name, None if name in needed else 0)
-            if (
-                not isinstance(value, int | float)
-                or not math.isfinite(value)
-                or not 0 <= value < 2**53
-                and name != "loss"
-            ):
+            number = isinstance(value, int | float) and math.isfinite(value)
+            if not number or name != "loss" and not 0 <= value < 2**53:  # type: ignore[operator]
                 raise wire.Refused(f"its {name} is {value!r}")
         if self.federation.data.metric == "accuracy" and info.get("metric", 0) > 1:  # type: ignore[operator]
             raise wire.Refused(f"its accuracy is {info['metric']!r}")
@@ -183,13 +179,14 @@ class Exchange:
         for _ in self:
             if len(self.status) == len(self.task.cohort):
                 break
+        evaluated = self.task.phase == EVALUATE  # on the test part, whose size the client tells
         for node in self.task.cohort:
             density = self.sent[node.id].density if node.id in self.sent else 1.0
             seen = self.seen.get(node.id, Seen({}, density, 0.0))
             told = {f"x_{k}": float(v) for k, v in seen.info.items() if k not in ENGINE_INFO and not isinstance(v, str)}
             self.ledger.add(
                 "clients", round=self.task.round, phase=self.task.phase, client=node.id, device=node.device,
-                status=self.status[node.id], examples=seen.info.get("examples", node.examples),
+                status=self.status[node.id], examples=seen.info.get("examples", 0) if evaluated else node.examples,
                 steps=seen.info.get("steps", 0), flops=None, density=seen.density, loss=seen.info.get("loss"),
                 metric=seen.info.get("metric"), seconds=seen.seconds, **told,
             )  # fmt: skip

@@ -28,16 +28,14 @@ def runtime(experiments: Sequence[Experiment]) -> Iterator[GridFor]:
     try:
         if options.name == "local":
             yield LocalGrid
-        elif options.name == "ray":
-            if find_spec("ray") is None:
-                raise InputError('runtime "ray" needs Ray, which is not installed here: use --runtime local.')
+        elif find_spec("ray") is None:
+            raise InputError('runtime "ray" needs Ray, which is not installed here: use --runtime local.')
+        else:
             from fedsparse.flower.ray_grid import Pool
 
             workers = options.workers or os.cpu_count() or 1
             work = max(one.clients or workers for one in experiments)  # every client is evaluated
             with Pool(min(workers, work), options) as pool:
                 yield pool.grid
-        else:
-            raise InputError(f"runtime {options.name!r} is not built yet: local and ray are")
     finally:
         torch.set_num_threads(threads)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -46,6 +45,7 @@ def test_kill_9_keeps_every_finished_round(tmp_path: Path) -> None:
         assert mine.loc[mine["direction"] == "down", "bytes"].sum() == row.bytes_down
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="counts processes under /proc")
 @pytest.mark.parametrize("runtime", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_ctrl_c_exits_130_and_leaves_no_process(runtime: str, tmp_path: Path) -> None:
     process, out = started(tmp_path, runtime)
@@ -86,7 +86,3 @@ def alive(pid: int) -> bool:
     except OSError:
         return False
     return text[text.rindex(")") + 2] != "Z"
-
-
-if not os.path.isdir("/proc"):
-    pytest.skip("counts processes under /proc", allow_module_level=True)

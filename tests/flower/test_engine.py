@@ -37,33 +37,27 @@ def ran(path: Path, **overrides: Any) -> tuple[dict[str, Any], dict[str, pd.Data
 
 @pytest.mark.parametrize("strategy", ["fedavg", "feddip", "personalized_masks"])
 def test_the_ledger_is_what_encode_saw(strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every reply is encoded by itself; a broadcast is encoded once and addressed to each client by `stamp`."""
+    """A message down is addressed to its client by `stamp`; a reply is encoded with the masks that its client knows."""
     seen = {"up": 0, "down": 0}
     encode, stamp = codec.encode, codec.stamp
-    broadcasts: list[int] = []
 
-    def counted(*args: Any, **kwargs: Any) -> bytes:
+    def encoded(*args: Any, **kwargs: Any) -> bytes:
         data = encode(*args, **kwargs)
-        broadcasts.append(len(data))
-        seen["up"] += len(data)
+        seen["up"] += len(data) if kwargs["known"] is not None else 0
         return data
 
     def addressed(data: bytes, ids: Any) -> bytes:
         stamped = stamp(data, ids)
-        if broadcasts:  # the encoding that is being addressed was no reply
-            seen["up"] -= broadcasts.pop()
-            broadcasts.clear()
-        assert len(stamped) == len(data)
         seen["down"] += len(stamped)
         return stamped
 
-    monkeypatch.setattr(codec, "encode", counted)
+    monkeypatch.setattr(codec, "encode", encoded)
     monkeypatch.setattr(codec, "stamp", addressed)
-    # one client, so that down and up alternate and an encoding before a stamp is a downlink's
-    _, tables = ran(tmp_path / "run", strategy=strategy, clients=1, partition="iid")
+    _, tables = ran(tmp_path / "run", strategy=strategy)
     booked = tables["messages"].groupby("direction")["bytes"].sum()
     assert booked["down"] == seen["down"] > 0
     assert booked["up"] == seen["up"] > 0
+    assert len(tables["messages"]) == 2 * 2 * 4 * 3  # both ways, training and evaluation, clients, rounds
 
 
 def test_kinds_add_up_and_totals_are_those_of_training(tmp_path: Path) -> None:

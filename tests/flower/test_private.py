@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import subprocess
+import sys
 
+import pytest
 from flwr.app import Error, Message
 
-from fedsparse.flower import private, wire
+from fedsparse.flower import wire
 from fedsparse.flower.grids import LocalGrid
 
 
@@ -44,9 +48,13 @@ def test_push_and_pull_answer_too() -> None:
     assert reply.has_error() and list(grid.pull_messages([number])) == []
 
 
-def test_telemetry_is_off_unless_asked_for() -> None:
-    import os
-
-    for name in ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED", "FLWR_DISABLE_UPDATE_CHECK"):
-        assert name in os.environ
-    assert private.SERVER_NODE == 1
+@pytest.mark.parametrize(("said", "found"), [(None, "0"), ("1", "1")])
+def test_telemetry_is_off_unless_asked_for(said: str | None, found: str) -> None:
+    names = ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    environment |= {} if said is None else dict.fromkeys(names, said)
+    script = (
+        f"import sys; sys.path[:] = {sys.path!r}; import os, fedsparse.flower; print([os.environ[n] for n in {names}])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == str([found, found]), done.stderr

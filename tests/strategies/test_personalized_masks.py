@@ -54,7 +54,7 @@ def test_a_client_at_its_target_neither_prunes_nor_trains_again(tmp_path: Path) 
 def test_the_best_metric_is_remembered_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fed = personalized(tolerance=0.0)
     client = client_of(fed, tmp_path, round=4)
-    monkeypatch.setattr(type(client), "evaluate", lambda self, model, part: 41 / 60)
+    monkeypatch.setattr(type(client), "validate", lambda self, model: 41 / 60)
     client.store["memory"] = {"best": torch.tensor(41 / 60, dtype=torch.float64), "done": torch.tensor(0)}
     assert fed.strategy.may_prune(client.model(fed.shared), client)
 
@@ -65,7 +65,7 @@ def test_a_client_prunes_only_near_its_best_validation_metric(tmp_path: Path, mo
     # round 4 opens an event: missed by 0.2, then by 0.04 of the best; round 12 opens the next
     for t, metric in ((1, 0.8), (2, 0.9), (4, 0.7), (5, 0.86), (6, 0.9), (12, 0.9)):
         client = client_of(fed, tmp_path, round=t, generation=generation)
-        monkeypatch.setattr(type(client), "evaluate", lambda self, model, part, value=metric: value)
+        monkeypatch.setattr(type(client), "validate", lambda self, model, value=metric: value)
         answers.append(fed.strategy.may_prune(client.model(fed.shared), client))
         generation = client.store.commit()
     assert answers == [False, False, False, True, False, True]
@@ -76,9 +76,9 @@ def test_an_error_may_be_a_fifth_worse(tmp_path: Path, monkeypatch: pytest.Monke
     strategy = fed.strategy.bind(replace(fed.setup, higher_is_better=False))
     client = client_of(fed, tmp_path, round=4)
     client.store["memory"] = {"best": torch.tensor(10.0), "done": torch.tensor(0)}
-    monkeypatch.setattr(type(client), "evaluate", lambda self, model, part: 12.5)
+    monkeypatch.setattr(type(client), "validate", lambda self, model: 12.5)
     assert not strategy.may_prune(client.model(fed.shared), client)
-    monkeypatch.setattr(type(client), "evaluate", lambda self, model, part: 11.9)
+    monkeypatch.setattr(type(client), "validate", lambda self, model: 11.9)
     assert strategy.may_prune(client.model(fed.shared), client)
 
 
