@@ -17,7 +17,7 @@ h2{margin:2.5rem 0 .5rem;font-size:1.2rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:.5rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;font-weight:400}
 thead th{color:var(--quiet);font-size:.82rem;vertical-align:bottom;border-bottom:2px solid var(--line);line-height:1.25}
-tbody th{font-weight:650;overflow-wrap:anywhere}
+tbody th{font-weight:650;overflow-wrap:break-word}
 .n{text-align:right;white-space:nowrap}
 thead .n{white-space:normal}
 small{display:block;font-weight:400;font-size:.8rem}
