@@ -138,9 +138,9 @@ def stamp(data: Buffer, ids: Ids) -> bytes:
     return join([bytes(view[:IDS_AT]) + IDS.pack(*_ids(ids)), view[HEAD.size : -TRAILER]])
 
 
-def content(data: bytes) -> bytes:
+def content(data: bytes) -> tuple[bytes, bytes]:
     """What `stamp` leaves as it is: two payloads with equal content differ in their ids alone."""
-    return data[:IDS_AT] + data[HEAD.size : -TRAILER]
+    return data[:IDS_AT], data[HEAD.size : -TRAILER]
 
 
 def header(data: Buffer) -> Header:

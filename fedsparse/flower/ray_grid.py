@@ -17,6 +17,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +42,15 @@ LARGEST_BATCH = 32
 START_DEADLINE = 120.0  # seconds for an actor to import and answer
 Batch = list[Message]
 Letter = tuple[Metadata, str, Ids, int]  # metadata, phase, ids, which content
+
+
+@dataclass
+class Content:
+    """An encoded payload, what it has beside its ids, and where Ray keeps it, if it does."""
+
+    data: bytes
+    key: tuple[bytes, bytes]
+    kept: Any = None
 
 
 def worker_class() -> type:
@@ -181,7 +191,7 @@ class RayGrid(OwnGrid):
         self.pool, self._ray = pool, pool._ray
         self._config = self._ray.put(dict(run_config))
         self._pace: float | None = None  # seconds that a message of the last batch took
-        self._last: tuple[bytes, Any] | None = None  # the content that was sent last, and where Ray keeps it
+        self._last: Content | None = None  # what was sent last
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Replies in the order in which they come; messages are made as workers become free.
@@ -241,20 +251,19 @@ class RayGrid(OwnGrid):
         A content that is sent again and again, as a broadcast is, goes to Ray's object store once.
         """
         letters: list[Letter] = []
-        contents: list[Any] = []
+        contents: list[Content] = []
         for message in batch:
             data, phase, _ = wire.unpack(message)
-            content = codec.content(data)
-            if self._last is None or content != codec.content(self._last[0]):
-                self._last = (data, None)
+            key = codec.content(data)
+            if self._last is None or key != self._last.key:
+                self._last = Content(data, key)
             if not contents or contents[-1] is not self._last:
                 contents.append(self._last)
             letters.append((message.metadata, phase, codec.header(data).ids, len(contents) - 1))
-        if len(contents) == 1 and self._last is not None:
-            if self._last[1] is None:
-                self._last = (self._last[0], self._ray.put(self._last[0]))
-            return letters, [self._last[1]]
-        return letters, [data for data, _ in contents]
+        if len(contents) > 1:
+            return letters, [content.data for content in contents]
+        contents[0].kept = contents[0].kept or self._ray.put(contents[0].data)
+        return letters, [contents[0].kept]
 
     def _again(self, batch: Batch) -> bool:
         return self.attempts.get(batch[0].metadata.dst_node_id - 1, 1) > 1
