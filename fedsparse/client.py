@@ -19,7 +19,7 @@ from fedsparse.strategy import Setup
 if TYPE_CHECKING:
     from fedsparse.data import Data
     from fedsparse.experiment import Train
-    from fedsparse.partition import Parts
+    from fedsparse.split import Parts
 
 Tensors = Mapping[str, Tensor]
 Part = Literal["train", "validation", "test"]

@@ -17,9 +17,10 @@ from fedsparse.client import Client
 from fedsparse.data import Data, Dataset
 from fedsparse.errors import InputError
 from fedsparse.experiment import Experiment
-from fedsparse.partition import Partition, Parts, parts
+from fedsparse.partition import Partition
 from fedsparse.payload import Payload
 from fedsparse.randomness import integer
+from fedsparse.split import Parts, parts
 from fedsparse.store import Store
 from fedsparse.strategy import Node, Setup, Strategy
 

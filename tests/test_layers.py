@@ -24,7 +24,7 @@ LAYERS = [
     ("strategy",),
     ("registry",),
     ("experiment", "sections", "sentences", "settings"),
-    ("partition", "devices", "store", "client", "train"),
+    ("partition", "split", "devices", "store", "client", "train"),
     ("strategies", "datasets"),  # found by their file, never imported by name
     ("federation",),
     ("columns", "folder", "ledger", "measures"),

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from fedsparse.data import Data
 from fedsparse.errors import InputError
-from fedsparse.partition import IID, Dirichlet, Partition, Pathological, parts
+from fedsparse.partition import IID, Dirichlet, Partition, Pathological
+from fedsparse.split import parts
 
 ALL = [IID(), Dirichlet(), Pathological()]
 
@@ -57,6 +58,7 @@ def test_the_same_in_another_process(digits):
 import hashlib
 from fedsparse.datasets.digits import Digits
 from fedsparse.partition import *
+from fedsparse.split import parts
 data = Digits().load()
 for partition in IID(), Dirichlet(), Pathological():
     split = partition.split(data, 20, 3)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedsparse import devices, folder, partition
+from fedsparse import devices, folder
 from fedsparse.experiment import Experiment
+from fedsparse.split import parts as divide
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ def split(experiment: Experiment) -> Split:
     data = experiment.dataset.build().load()
     rows = experiment.partition.build().split(data, experiment.clients, experiment.seed)
     options = experiment.partition
-    parts = partition.parts(rows, data, options.validation, options.test, experiment.seed)
+    parts = divide(rows, data, options.validation, options.test, experiment.seed)
     tiers = devices.assign(experiment.devices, len(parts), experiment.seed)
     table = pd.DataFrame(
         {
