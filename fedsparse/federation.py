@@ -139,7 +139,8 @@ def maskable(net: nn.Module) -> tuple[str, ...]:
 def _net(experiment: Experiment, data: Data) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(integer(experiment.seed, "initial weights"))
-        return experiment.model.build().build(tuple(data.x.shape[1:]), data.outputs)
+        model = experiment.strategy.build().model(experiment.model.build(), data.shape, data.outputs)
+        return model.build(data.shape, data.outputs)
 
 
 def _setup(

@@ -101,12 +101,14 @@ class Schema:
 
     A flat name is "NAME", or "GROUP/NAME" for `extra`.
     With `partial`, tensors may be missing from a payload; otherwise all of them must be there.
+    `agreed`: masks that both sides have computed for themselves, by flat name: one that is used as it is costs nothing.
     Whatever is not listed here is refused, and no buffer is ever sized by the wire.
     """
 
     tensors: Mapping[str, Spec]
     maskable: frozenset[str] = frozenset()
     partial: bool = False
+    agreed: Mapping[str, Mask] = field(default_factory=dict)
 
     @cached_property
     def derived(self) -> dict[str, int]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fedsparse.client import Client
+    from fedsparse.models.base import Model
 
 Tensors = Mapping[str, Tensor]
 
@@ -187,6 +188,10 @@ class Strategy(Options):
         return client.model(received.weights, received.masks)
 
     # ---- both ----
+
+    def model(self, model: Model, shape: tuple[int, ...], outputs: int) -> Model:
+        """The model that is trained, for inputs of `shape` and so many outputs: by default the configured one."""
+        return model
 
     def downlink_schema(self, phase: str) -> Schema:
         """What a client accepts in a phase."""

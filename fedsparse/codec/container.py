@@ -105,6 +105,11 @@ def schema_hash(schema: Schema) -> int:
     put_varint(out, len(schema.tensors))
     for name, spec in schema.tensors.items():
         put_description(out, name, dtype_code(name, spec.dtype), spec.shape)
+    if schema.agreed:
+        put_varint(out, len(schema.agreed))
+        for name, mask in schema.agreed.items():
+            put_text(out, name, NAME_CAP)
+            out += np.packbits(np.asarray(mask.dense(), np.bool_), axis=None, bitorder="little").tobytes()
     return schema.derived.setdefault("hash", xxhash.xxh3_64_intdigest(out))
 
 

@@ -85,6 +85,8 @@ def _name(entries: list[Entry], header: Header, schema: Schema | None) -> None:
                 raise DecodeError("is there twice", entry.name)
             if entry.mask == MISSING:
                 raise DecodeError("is listed and missing", entry.name)
+            if entry.mask == masks.AGREED:
+                raise DecodeError("has an agreed mask without a schema that both sides cite", entry.name)
             seen.add(entry.name)
         return
     names = [f"#{i}" for i in range(len(entries))]
@@ -174,7 +176,8 @@ def _assemble(found: Layout, present: list[Entry], schema: Schema, known: Mappin
     kept: dict[str, Mask] = {}
     for entry in present:
         name = entry.name or ""
-        array, bits = _tensor(entry, schema.tensors[name], symbols, known.get(name))
+        held = schema.agreed if entry.mask == masks.AGREED else known
+        array, bits = _tensor(entry, schema.tensors[name], symbols, held.get(name))
         if bits is not None:
             kept[name] = Bits(bits)
             vars(kept[name])["count"] = entry.kept  # it was counted: spare the property the work

@@ -49,8 +49,8 @@ def encode(
 
     values:    how values are sent; "fp32" (as they are) for now.
     known:     masks that the receiver surely holds, by the tensor's flat name: a mask equal to one costs a hash only.
-    schema:    what both sides agreed on: where the payload fits it, names, dtypes and shapes cost nothing,
-               and tensors arrive in the schema's order.
+    schema:    what both sides agreed on: where the payload fits it, names, dtypes, shapes and agreed masks cost
+               nothing, and tensors arrive in the schema's order.
     ids:       who the message belongs to.
     reference, seed: for value modes to come (differences, stochastic rounding); no present one needs them.
 
@@ -60,9 +60,10 @@ def encode(
         raise ValueError(f"values is {values!r}, allowed are: {', '.join(values_.ALLOWED)}")
     items = _items(payload)
     ordered = _by_schema(items, schema) if schema is not None else None
+    agreed = schema.agreed if schema is not None and ordered is not None else {}
     body = _Body()
     entries = [
-        _entry(item, body, known or {}, ordered is None) if item is not None else Entry(MISSING)
+        _entry(item, body, known or {}, agreed, ordered is None) if item is not None else Entry(MISSING)
         for item in (items.values() if ordered is None else ordered)
     ]
     blocks, coded = streams.write(body.streams)
@@ -108,14 +109,14 @@ def _fits(item: _Item, spec: Spec | None) -> bool:
     return item.dtype in (None, spec.dtype)
 
 
-def _entry(item: _Item, body: _Body, known: Mapping[str, Mask], inline: bool) -> Entry:
+def _entry(item: _Item, body: _Body, known: Mapping[str, Mask], agreed: Mapping[str, Mask], inline: bool) -> Entry:
     """The table's row of one tensor; its bytes go into the body."""
     entry = Entry(DENSE)
     bits = None
     if item.mask is not None:
         bits = masks.flat_bits(item.mask)
         entry.kept = kernels.count(bits)
-        entry.mask, symbols = masks.write(item.mask, bits, entry.kept, known.get(item.name))
+        entry.mask, symbols = masks.write(item.mask, bits, entry.kept, known.get(item.name), agreed.get(item.name))
         entry.mask_len = len(symbols)
         stream = masks.MODES[entry.mask].stream
         (body.plain if stream is None else body.streams.setdefault(stream, [])).append(symbols)

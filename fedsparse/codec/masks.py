@@ -14,7 +14,7 @@ from fedsparse.codec.container import DENSE
 from fedsparse.codec.wire import Buffer, DecodeError, UnknownMask, put_varint
 from fedsparse.payload import Mask
 
-FULL, BITMAP, GAPS, MIRROR, KNOWN = 1, 2, 3, 4, 5
+FULL, BITMAP, GAPS, MIRROR, KNOWN, AGREED = 1, 2, 3, 4, 5, 11
 HASH = 8
 
 
@@ -46,10 +46,14 @@ def _hash(shape: tuple[int, ...], packed: np.ndarray) -> int:
     return xxhash.xxh3_64_intdigest(out)
 
 
-def write(mask: Mask, bits: np.ndarray, kept: int, known: Mask | None) -> tuple[int, Buffer]:
+def write(
+    mask: Mask, bits: np.ndarray, kept: int, known: Mask | None, agreed: Mask | None = None
+) -> tuple[int, Buffer]:
     """The cheapest mode for this mask, and its bytes."""
     if kept == bits.size:
         return FULL, b""
+    if agreed is not None and _same(mask, bits, agreed):
+        return AGREED, b""
     if kept == 0:
         return GAPS, b""
     packed = kernels.pack(bits)
@@ -102,6 +106,13 @@ def _read_known(symbols: np.ndarray, shape: tuple[int, ...], kept: int, known: M
     return bits.copy()
 
 
+def _read_agreed(symbols: np.ndarray, shape: tuple[int, ...], kept: int, known: Mask | None) -> np.ndarray:
+    bits = None if known is None else flat_bits(known)
+    if bits is None or kernels.count(bits) != kept:
+        raise DecodeError("its mask is said to be agreed, and no such mask is")
+    return bits.copy()
+
+
 MODES: dict[int, Mode] = {
     FULL: Mode("full", None, lambda n, kept, length: kept == n and length == 0, _read_full),
     BITMAP: Mode("bitmap", streams.BITMAP, lambda n, kept, length: length == (n + 7) // 8, _read_bitmap),
@@ -110,6 +121,7 @@ MODES: dict[int, Mode] = {
         "mirror", streams.GAPS, lambda n, kept, length: n - kept <= length <= n - kept + kept // 255, _read_mirror
     ),
     KNOWN: Mode("known", None, lambda n, kept, length: length == HASH, _read_known),
+    AGREED: Mode("agreed", None, lambda n, kept, length: length == 0, _read_agreed),
 }
 
 

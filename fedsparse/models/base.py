@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from fedsparse.errors import InputError
-from fedsparse.options import Options
+from fedsparse.options import Options, Share
 
 
 class Model(Options):
@@ -28,6 +28,25 @@ class Model(Options):
         are those of the network's modules: they are sent, so they stay as they are from version to version.
         Raises InputError when the network cannot take the shape.
         """
+
+
+class Scaled(Model):
+    """The base of models whose layers can all be made thinner together."""
+
+    width: Share = 1.0
+    """Share of the channels and hidden units of every layer; what goes in and what comes out stay."""
+
+    def units(self, count: int) -> int:
+        """How many a layer of `count` channels or units has at this width: at least one."""
+        return max(1, round(count * self.width))
+
+
+def he(net: nn.Module) -> nn.Module:
+    """The same network, its convolutions' weights drawn for ReLU after He et al. (arXiv 1502.01852), by fan out."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return net
 
 
 def picture(shape: Sequence[int], model: str, takes: str, sides: Sequence[int] | range) -> tuple[int, int, int]:

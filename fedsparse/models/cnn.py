@@ -8,20 +8,20 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from fedsparse.models.base import Model, picture
+from fedsparse.models.base import Scaled, picture
 from fedsparse.options import Count
 
 POOLED_ABOVE = 16
 """Sides of at least this are halved after every convolution; smaller pictures only after the last."""
 
 
-class CNN(Model):
+class CNN(Scaled):
     """Small CNN: 3 x 3 convolutions with ReLU and max pooling, one hidden linear layer."""
 
     channels: tuple[Count, ...] = Field(default=(16, 32), min_length=1)
     """Channels of each convolution."""
     hidden: Count = 64
-    """Width of the hidden linear layer."""
+    """Units of the hidden linear layer."""
     norm: Literal["none", "batch"] = "none"
     """Normalisation after each convolution: "none" or "batch" (BatchNorm)."""
 
@@ -29,7 +29,7 @@ class CNN(Model):
         """38,282 weights for 1 x 8 x 8 and 10 outputs. Pictures have at least 4 pixels a side."""
         channels, height, width = picture(shape, "cnn", "pictures of 4 to 512 pixels a side", range(4, 513))
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for i, wide in enumerate(self.channels, start=1):
+        for i, wide in enumerate(map(self.units, self.channels), start=1):
             # The bias would be taken away again by BatchNorm's mean.
             layers[f"conv{i}"] = nn.Conv2d(channels, wide, 3, padding=1, bias=self.norm == "none")
             if self.norm == "batch":
@@ -40,7 +40,8 @@ class CNN(Model):
                 height, width = height // 2, width // 2
             channels = wide
         layers["flatten"] = nn.Flatten()
-        layers["fc1"] = nn.Linear(channels * height * width, self.hidden)
+        hidden = self.units(self.hidden)
+        layers["fc1"] = nn.Linear(channels * height * width, hidden)
         layers["relu"] = nn.ReLU()
-        layers["fc2"] = nn.Linear(self.hidden, outputs)
+        layers["fc2"] = nn.Linear(hidden, outputs)
         return nn.Sequential(layers)

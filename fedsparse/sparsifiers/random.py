@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -10,6 +10,6 @@ from torch import Tensor
 from fedsparse.randomness import generator
 
 
-def score(weights: Mapping[str, Tensor], names: Iterable[str], seed: int = 0) -> dict[str, Tensor]:
+def score(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tensor]:
     """Keep weights drawn at random: uniform numbers in [0, 1), a function of `seed` and the tensor's name."""
-    return {n: torch.from_numpy(generator(seed, "random mask", n).random(tuple(weights[n].shape))) for n in names}
+    return {n: torch.from_numpy(generator(seed, "random mask", n).random(shape)) for n, shape in shapes.items()}

@@ -135,3 +135,24 @@ def test_threads_do_not_share_state() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(there_and_back, range(64)))) == 1
+
+
+def test_an_agreed_mask_costs_nothing() -> None:
+    drawn = {"w": Bits(np.random.default_rng(0).random((40, 50)) < 0.1)}
+    spec = {"w": Spec("float32", (40, 50))}
+    agreed, plain = Schema(spec, frozenset(spec), agreed=drawn), Schema(spec, frozenset(spec))
+    payload = Payload({"w": np.ones((40, 50), np.float32) * drawn["w"].bits}, drawn)
+    data = codec.encode(payload, schema=agreed)
+    assert codec.inspect(data, agreed).mask == 0
+    back = codec.decode(data, agreed, 10**5)
+    assert np.array_equal(back.masks["w"].dense(), drawn["w"].bits) and np.array_equal(
+        back.weights["w"], payload.weights["w"]
+    )
+    other = Schema(spec, frozenset(spec), agreed={"w": Bits(~drawn["w"].bits)})
+    for schema in (plain, other):  # whoever agreed on something else refuses
+        with pytest.raises(codec.DecodeError, match="another schema"):
+            codec.decode(data, schema, 10**5)
+    changed = Payload(payload.weights, {"w": Bits(~drawn["w"].bits)})  # another mask is sent as ever
+    assert np.array_equal(
+        codec.decode(codec.encode(changed, schema=agreed), agreed, 10**5).masks["w"].dense(), ~drawn["w"].bits
+    )
