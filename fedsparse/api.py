@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedsparse import folder
+from fedsparse import columns, folder
+from fedsparse.errors import InputError
 from fedsparse.experiment import Experiment
 from fedsparse.results import Comparison, Run, load, write_comparison
 
@@ -67,12 +69,14 @@ def run(
 
 def compare(
     source: Source, *, out: str | Path | None = None, strategies: Iterable[str] | None = None, seeds: int | None = None,
-    progress: Progress | None = None, sets: Iterable[str] = (), **overrides: Any,
+    resume: bool = False, progress: Progress | None = None, sets: Iterable[str] = (), **overrides: Any,
 ) -> Comparison:  # fmt: skip
     """Run every variant with every seed, FedAvg among them, and return the Comparison.
 
     Same data split, cohorts, initial weights and batches for all variants of a seed. A run that fails is recorded and
     the others go on. `strategies` and `seeds` replace the config's `[compare]` keys; the rest is as in `run`.
+    With `resume`, runs of this comparison that `out` holds and that are done stay as they are; one that was cut off
+    begins again.
     """
     from fedsparse.flower.runtimes import runtime
 
@@ -85,19 +89,15 @@ def compare(
         for n in range(experiment.compare.seeds)
         for label, variant in experiment.variants().items()
     ]
+    done = _finished(out, planned) if resume else set()
+    missing = [(label, one) for label, one in planned if (label, one.seed) not in done]
     _forget()
-    for _, one in planned:
+    for _, one in missing:
         _build(one)
-    tell = progress or Silent()
-    with _place(out, _name(source, experiment)) as path, runtime([one for _, one in planned]) as grid_for:
-        for index, (label, one) in enumerate(planned, start=1):
-            place = path / f"{label}-seed{one.seed}"
-            place.mkdir()
-            try:
-                with folder.logged(place / "log.txt"):
-                    _one(one, place, label, grid_for, tell, index, len(planned))
-            except Exception:  # also in its run.json, where it got that far; the other runs go on
-                log.exception("%s, seed %d, failed", label, one.seed)
+    with _place(out, _name(source, experiment), resume) as path:
+        if missing:
+            with runtime([one for _, one in missing]) as grid_for:
+                _each(missing, path, grid_for, progress or Silent())
     places = [path / f"{label}-seed{one.seed}" for label, one in planned]
     runs = [Run(place) for place in places if (place / "run.json").is_file()]
     comparison = write_comparison(path, runs, {label: experiment.overrides(label) for label in experiment.variants()})
@@ -107,14 +107,43 @@ def compare(
     return comparison
 
 
+def _finished(out: str | Path | None, planned: list[tuple[str, Experiment]]) -> set[tuple[str, int]]:
+    """Label and seed of the planned runs that `out` holds; InputError where it holds another experiment's."""
+    if out is None:
+        raise InputError("resume needs a folder to go on in: name it with --out.")
+    found = set()
+    for label, one in planned:
+        place = Path(out) / f"{label}-seed{one.seed}"
+        if not (place / "config.toml").is_file() or not (place / "run.json").is_file():
+            continue
+        if Experiment.load(place / "config.toml").hash() != one.hash():
+            raise InputError(f"{str(place)!r} holds another experiment under this name: take another --out.")
+        if Run(place).info.get("status") == columns.DONE:
+            found.add((label, one.seed))
+    return found
+
+
+def _each(planned: list[tuple[str, Experiment]], path: Path, grid_for: Callable[..., Any], tell: Progress) -> None:
+    """One run after the other, each in its own folder."""
+    for index, (label, one) in enumerate(planned, start=1):
+        place = path / f"{label}-seed{one.seed}"
+        shutil.rmtree(place, ignore_errors=True)  # cut off: there only with `resume`
+        place.mkdir()
+        try:
+            with folder.logged(place / "log.txt"):
+                _one(one, place, label, grid_for, tell, index, len(planned))
+        except Exception:  # also in its run.json, where it got that far; the other runs go on
+            log.exception("%s, seed %d, failed", label, one.seed)
+
+
 @contextmanager
-def _place(out: str | Path | None, name: str) -> Iterator[Path]:
+def _place(out: str | Path | None, name: str, again: bool = False) -> Iterator[Path]:
     """A run's folder of our own, with everything logged there.
 
     An exception carries it as `folder`; one that comes before anything was written takes the folder with it.
     """
     existed = out is not None and Path(out).exists()
-    path = folder.claim(out, name)
+    path = Path(out).absolute() if again and out is not None and existed else folder.claim(out, name)
     try:
         with folder.logged(path / "log.txt"):
             yield path
@@ -127,10 +156,10 @@ def _place(out: str | Path | None, name: str) -> Iterator[Path]:
 
 
 def _forget() -> None:
-    """Build anew what was built before: the file of a strategy may have changed since."""
-    from fedsparse.federation import federation
+    """Build anew what was built before: a strategy's file or a table may have changed since."""
+    from fedsparse.federation import forget
 
-    federation.cache_clear()
+    forget()
 
 
 def _build(experiment: Experiment) -> None:

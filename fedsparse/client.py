@@ -140,4 +140,4 @@ class Client:
 
     def validate(self, model: nn.Module) -> float:
         """The data set's metric on the client's validation part: the only one that may steer a method."""
-        return train.evaluate(model, *self.part("validation"), self.data.task)[0]
+        return train.evaluate(model, *self.part("validation"), self.data.task, unit=self.data.unit)[0]

@@ -94,12 +94,18 @@ RUN_KEYS: dict[str, str] = {
     "started": STR,
     "seconds": FLOAT,
 }
-"""`run.json` and `comparison.csv` (where `versions`, an object, is JSON text)."""
+"""`run.json`, and the first columns of `comparison.csv` (where `versions`, an object, is JSON text)."""
 
-MB_TO_TARGET = "mb_to_target"
+MB_TO_TARGET, BUDGET = "mb_to_target", "budget"
+AT_BUDGET = {"metric_at_budget": "metric", "personal_at_budget": "metric_personal"}
+"""Columns of `comparison.csv` that are read off a column of `rounds` at the budget."""
+MEASURED: dict[str, str] = {MB_TO_TARGET: FLOAT, BUDGET: STR, **dict.fromkeys(AT_BUDGET, FLOAT)}
+COMPARISON: dict[str, str] = {**RUN_KEYS, **MEASURED}
+"""`comparison.csv`: run.json's keys and what is measured against other runs; `budget` is the reference's label."""
+
 STOCK = ("stock_bytes_up", "stock_bytes_down")
 EXTRA_PREFIXES = ("paper_", "stock_bytes_")
-"""Optional keys of `run.json` that `comparison.csv` carries beside RUN_KEYS: all that begin so, `float64`."""
+"""Optional keys of `run.json` that `comparison.csv` carries at its end: all that begin so, `float64`."""
 
 AVERAGED = ("final", "final_personal", "density", "bytes_up", "bytes_down", MB_TO_TARGET, "seconds")
 SUMMARY: dict[str, str] = {
@@ -110,6 +116,10 @@ SUMMARY: dict[str, str] = {
     "bytes_ratio": FLOAT,
     "final_diff": FLOAT,
     "final_diff_sd": FLOAT,
+    "final_personal_diff": FLOAT,
+    "final_personal_diff_sd": FLOAT,
+    BUDGET: STR,
+    **{f"{name}_{what}": FLOAT for name in ("at_budget", "personal_at_budget") for what in ("mean", "sd")},
     "overrides": STR,
 }
 """`summary.csv`: one row a variant."""

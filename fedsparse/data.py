@@ -11,6 +11,7 @@ What is unpacked or downloaded goes to the user's cache folder (XDG_CACHE_HOME/f
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import socket
@@ -50,6 +51,12 @@ class Data:
     """The natural client of each row, as integers or strings; None where the data has none."""
     groups: np.ndarray | None = None
     """What must not be torn apart (a field, an environment), one id a row; None where rows stand for themselves."""
+    gap: int = 0
+    """How many of the rows after it overlap a row in time: so many are left out where a client's parts meet."""
+    times: np.ndarray | None = None
+    """When each row was (a year), one time a group; given, the parts are a forecast: the last times are the test."""
+    unit: float = 1.0
+    """What 1 in a regression's targets is in the unit that its error is told in: their scale, if standardised."""
 
     def __post_init__(self) -> None:
         for part, (x, y) in {"rows": (self.x, self.y), "test rows": self.test or (self.x, self.y)}.items():
@@ -60,9 +67,18 @@ class Data:
                 )
             if self.classes is not None:
                 self._check_labels(y, part)
-        for name, ids in {"clients": self.clients, "groups": self.groups}.items():
+        for name, ids in {"clients": self.clients, "groups": self.groups, "times": self.times}.items():
             if ids is not None and len(ids) != len(self.x):
                 raise InputError(f"The data set has {len(self.x)} rows but {len(ids)} ids of {name}: one a row is due.")
+        if self.gap < 0:
+            raise InputError(f"The data set has gap = {self.gap}: rows overlap at least 0 of those after them.")
+        if not (math.isfinite(self.unit) and self.unit > 0) or (self.classes is not None and self.unit != 1):
+            raise InputError(
+                f"The data set has unit = {self.unit:g}: a regression's is a finite number above 0, "
+                f"a classification has none."
+            )
+        if self.times is not None and self.groups is not None:
+            self._check_times(self.times, self.groups)
 
     def _check_labels(self, y: Tensor, part: str) -> None:
         low, high = int(y.min()), int(y.max())
@@ -70,6 +86,16 @@ class Data:
             raise InputError(
                 f"The data set has the label {low if low < 0 else high} among its {part}, "
                 f"allowed are 0 to {(self.classes or 0) - 1}."
+            )
+
+    @staticmethod
+    def _check_times(times: np.ndarray, groups: np.ndarray) -> None:
+        ids, first, group = np.unique(groups, return_index=True, return_inverse=True)
+        apart = times != times[first][group]
+        if apart.any():
+            raise InputError(
+                f"The data set has rows of several times in the group {ids[group][apart][0]}: "
+                f"a group is of one time, or a forecast would tear it apart."
             )
 
     @property
@@ -109,6 +135,12 @@ def root() -> Path | None:
     """The folder with data sets that FEDSPARSE_DATA names, None when it is not set."""
     folder = os.environ.get("FEDSPARSE_DATA")
     return Path(folder).expanduser() if folder else None
+
+
+def located(path: str) -> Path:
+    """A path of the user's: under FEDSPARSE_DATA where that folder has it, else from the working directory."""
+    home, given = root(), Path(path).expanduser()
+    return home / given if home and os.path.exists(home / given) else given
 
 
 def cache() -> Path:

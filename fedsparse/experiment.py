@@ -81,7 +81,7 @@ class Experiment(Options):
         changes = settings.merge(settings.parse_sets(sets), settings.normal(overrides), drop=False)
         if isinstance(source, cls) and not changes:
             return source
-        table = source.table() if isinstance(source, Experiment) else settings.read(source)
+        table = source._written() if isinstance(source, Experiment) else settings.read(source)
         return _resolve(cls, settings.merge(settings.merge({}, settings.normal(table)), changes))
 
     # ---- as text ----
@@ -99,6 +99,10 @@ class Experiment(Options):
             del table["compare"]["variants"]
         return table | {"devices": {name: device.model_dump() for name, device in self.devices.items()}}
 
+    def _written(self) -> Table:
+        """The table without a number of clients that is just the default: a natural partition may come in its place."""
+        return {k: v for k, v in self.table().items() if k != "clients" or k in self.model_fields_set}
+
     def to_toml(self) -> str:
         """The whole experiment, runnable again as it stands. The same experiment has the same text."""
         return settings.emit(self.table())
@@ -108,6 +112,7 @@ class Experiment(Options):
         table = {key: value for key, value in self.table().items() if key not in ("runtime", "compare")}
         for key in settings.PLUGS:
             table[key] = table[key] | {"name": registry.fingerprint(table[key]["name"])}
+        table["partition"] |= settings.contents(table["partition"])
         return hashlib.sha256(settings.emit(table).encode()).hexdigest()
 
     # ---- what follows from it ----
@@ -143,12 +148,16 @@ class Experiment(Options):
                 f'There is no variant "{label}"{registry.nearest(label, changes)}; allowed: {", ".join(changes)}.'
             )
         try:
-            return Experiment.load(self, compare=None, **changes[label])
+            # The budget goes along, so that reports of the runs know it.
+            return Experiment.load(self._written() | {"compare": {"budget": self.compare.budget}}, **changes[label])
         except InputError as error:
             raise InputError(f"In the variant {label}: {error}") from error
 
     def variants(self) -> dict[str, Experiment]:
         """Every variant of a comparison by its label; FedAvg is among them."""
+        if (budget := self.compare.budget) not in ("", *(known := self.labels())):
+            near = registry.nearest(budget, known)
+            raise InputError(f'compare.budget must be a variant, not "{budget}"{near}; allowed: {", ".join(known)}.')
         return {label: self.variant(label) for label in self.labels()}
 
     def overrides(self, label: str) -> str:
@@ -238,7 +247,8 @@ def _check(experiment: Experiment) -> None:
     if abs(total - 1) > 0.01:
         shares = ", ".join(f"{name} {device.share:g}" for name, device in experiment.devices.items())
         raise InputError(f"The shares of the devices must add up to 1, not {total:g} ({shares or 'there is none'}).")
-    if experiment.compare == Compare(seeds=experiment.compare.seeds):
+    compare = experiment.compare
+    if compare == Compare(seeds=compare.seeds, budget=compare.budget):
         return
     named = [registry.label(name) for name in experiment.compare.strategies]
     for label in (labels := [*named, *experiment.compare.variants]):

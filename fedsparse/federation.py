@@ -41,8 +41,9 @@ class Federation:
     def build(cls, experiment: Experiment) -> Federation:
         """Load, split and build; InputError names what does not fit."""
         _check_device(experiment)
-        data = _data(experiment.dataset.build())
-        split = _parts(experiment.partition.build(), data, experiment)
+        dataset, wanted = experiment.dataset.build(), experiment.partition
+        data = _data(dataset)
+        split = _parts(dataset, wanted.build(), experiment.clients, wanted.validation, wanted.test, experiment.seed)
         tiers = devices.assign(experiment.devices, len(split), experiment.seed)
         nodes = tuple(Node(i, len(p.train), tier) for i, (p, tier) in enumerate(zip(split, tiers, strict=True)))
         net = _net(experiment, data)
@@ -170,13 +171,22 @@ def _data(dataset: Dataset) -> Data:
     return dataset.load()
 
 
-def _parts(partition: Partition, data: Data, experiment: Experiment) -> list[Parts]:
-    indices = partition.split(data, experiment.clients, experiment.seed)
-    options = experiment.partition
-    return parts(indices, data, options.validation, options.test, experiment.seed)
+@lru_cache(maxsize=2)
+def _parts(
+    dataset: Dataset, partition: Partition, clients: int | None, validation: float, test: float, seed: int
+) -> list[Parts]:
+    # So do all variants with one seed share its split.
+    data = _data(dataset)
+    return parts(partition.split(data, clients, seed), data, validation, test, seed)
 
 
 @lru_cache(maxsize=4)
 def federation(text: str) -> Federation:
     """The federation of an experiment's text, built once a process."""
     return Federation.build(Experiment.load(text))
+
+
+def forget() -> None:
+    """Forget what this process has built and loaded."""
+    for cached in (federation, _parts, _data):
+        cached.cache_clear()

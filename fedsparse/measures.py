@@ -6,13 +6,29 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from fedsparse.columns import AVERAGED, DONE, EXTRA_PREFIXES, FLOAT, MB_TO_TARGET, RUN_KEYS, STR, SUMMARY
+from fedsparse.columns import (
+    AT_BUDGET,
+    AVERAGED,
+    BUDGET,
+    COMPARISON,
+    DONE,
+    EXTRA_PREFIXES,
+    FLOAT,
+    MB_TO_TARGET,
+    STR,
+    SUMMARY,
+)
 
 MEGA = 1e6
 """Bytes in a MB."""
 BASELINE = "fedavg"
+REFERENCE = "feddip"
+"""The strategy whose first variant is the budget of the view at equal MB, unless `compare.budget` names another."""
+SHORT = 0.03
+"""A curve that ends by this share of the budget below it counts with its last value."""
 NEAR, NEAR_ERROR = 0.95, 1.05
 """The target of "MB to target" as a multiple of FedAvg's `final`: where higher is better, and for errors."""
 
@@ -68,20 +84,58 @@ def baselines(table: pd.DataFrame) -> dict[str, str | None]:
     return found
 
 
+def reference(table: pd.DataFrame) -> str:
+    """The label of the variant whose total MB are the budget: the one that is named, else the first FedDIP, else "".
+
+    `budget` in the table is what `compare.budget` named; a label that is not among the variants names none.
+    """
+    named = [label for label in table[BUDGET] if label in set(table["variant"])]
+    return str(next(iter([*named, *table.loc[table["strategy"] == REFERENCE, "variant"]]), ""))
+
+
+def at_budget(rounds: pd.DataFrame, mb: float, column: str = "metric") -> float:
+    """A column read off its curve at `mb` of training traffic: linear between evaluated rounds over cumulative MB.
+
+    NaN before the first evaluation and beyond the curve's end; one that ends within `SHORT` below counts with its last
+    value, unless that is null because it diverged.
+    """
+    ordered = rounds.sort_values("round")
+    seen = ordered[column].notna().to_numpy()
+    x, y = cumulative_mb(ordered).to_numpy()[seen], ordered[column].to_numpy()[seen]
+    if not seen.any():
+        return math.nan
+    room = 1 - SHORT if seen[-1] else 1.0
+    return float(np.interp(mb, x, y)) if x[0] <= mb and x[-1] >= room * mb else math.nan
+
+
 def run_table(rows: Iterable[tuple[Mapping[str, Any], pd.DataFrame]]) -> pd.DataFrame:
-    """One row a run from pairs (run.json's keys, `rounds`): the keys, `mb_to_target`, then optional numbers by name."""
+    """One row a run from pairs (run.json's keys, `rounds`): columns of `columns.COMPARISON`, then optional numbers.
+
+    The keys may hold `budget`, the label that is wanted as the reference, and what an earlier table measured: that
+    stays where there are no rounds to measure it again (the run's folder was not kept).
+    """
     pairs = list(rows)
     raw = pd.DataFrame.from_records([dict(keys) for keys, _ in pairs])
     extras = {name: FLOAT for name in sorted(map(str, raw.columns)) if name.startswith(EXTRA_PREFIXES)}
     extras |= {"source": STR} if "source" in raw else {}
-    table = raw.reindex(columns=[*RUN_KEYS, *extras]).astype({**RUN_KEYS, **extras})
-    finals = _by_seed(table)
-    against = baselines(table)
-    needed = [
-        _mb_of(keys, rounds, finals.get((against[str(keys["variant"])], int(keys["seed"])))) for keys, rounds in pairs
-    ]
-    table.insert(len(RUN_KEYS), MB_TO_TARGET, pd.Series(needed, dtype=FLOAT, index=table.index))
-    return table
+    table = raw.reindex(columns=[*COMPARISON, *extras]).astype({**COMPARISON, **extras})
+    done, against, budget = _by_seed(table), baselines(table), _references(table)
+    for i, (_, rounds) in enumerate(pairs):
+        run = table.loc[i]
+        others = (done.get((label, run["seed"])) for label in (against[run["variant"]], budget[i]))
+        if len(rounds):
+            found = _measured(run, rounds, *others)
+        else:  # what was measured at another one's MB does not count
+            found = dict.fromkeys(AT_BUDGET, math.nan) if run[BUDGET] != budget[i] else {}
+        table.loc[i, list(found)] = list(found.values())
+    return table.assign(**{BUDGET: budget})
+
+
+def _references(table: pd.DataFrame) -> pd.Series:
+    """`reference` for each row, among the rows of its data set."""
+    sets = table["dataset"].fillna("")
+    by_set = {name: reference(rows) for name, rows in table.groupby(sets)}
+    return sets.map(by_set).astype(STR)
 
 
 def _by_seed(table: pd.DataFrame) -> dict[tuple[str | None, int], pd.Series]:
@@ -90,11 +144,17 @@ def _by_seed(table: pd.DataFrame) -> dict[tuple[str | None, int], pd.Series]:
     return {(row["variant"], int(row["seed"])): row for _, row in done.iterrows()}
 
 
-def _mb_of(keys: Mapping[str, Any], rounds: pd.DataFrame, baseline: pd.Series | None) -> float:
-    if baseline is None or keys["status"] != DONE:
-        return math.nan
-    higher = bool(keys["higher_is_better"])
-    return mb_to_target(rounds, target_of(float(baseline["final"]), higher), higher)
+def _measured(
+    run: pd.Series, rounds: pd.DataFrame, baseline: pd.Series | None, budget: pd.Series | None
+) -> dict[str, float]:
+    """What is measured of a run against the baseline and at the budget of the same seed, null where there is none."""
+    found = dict.fromkeys((MB_TO_TARGET, *AT_BUDGET), math.nan)
+    if run["status"] == DONE and baseline is not None:
+        higher = bool(run["higher_is_better"])
+        found[MB_TO_TARGET] = mb_to_target(rounds, target_of(float(baseline["final"]), higher), higher)
+    if run["status"] == DONE and budget is not None:
+        found |= {name: at_budget(rounds, _both_ways(budget) / MEGA, column) for name, column in AT_BUDGET.items()}
+    return found
 
 
 def summarise(table: pd.DataFrame, overrides: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -104,7 +164,9 @@ def summarise(table: pd.DataFrame, overrides: Mapping[str, str] | None = None) -
     - A mean over a seed without a value is NaN: MB to target is a number only when every seed reached it, or a strategy
       that fails on the hard seeds would look cheap.
     - `bytes_ratio`: per seed, bytes both ways over FedAvg's bytes both ways on the same seed; then the mean over the
-      seeds that both have. `final_diff`: likewise `final` minus FedAvg's, with its own standard deviation.
+      seeds that both have. `final_diff`: likewise `final` minus FedAvg's, with its own standard deviation, and
+      `final_personal_diff`.
+    - `at_budget`: the metric at the total MB of `budget` on the same seed, null unless every seed got there.
     """
     done = _by_seed(table)
     against = baselines(table)
@@ -117,6 +179,10 @@ def summarise(table: pd.DataFrame, overrides: Mapping[str, str] | None = None) -
             row[f"{name}_sd"] = kept[name].std(skipna=False)
         pairs = [(own, done.get((against[str(label)], int(own["seed"])))) for _, own in kept.iterrows()]
         row.update(_paired([(own, other) for own, other in pairs if other is not None]))
+        row[BUDGET] = runs[BUDGET].iloc[0]
+        for name in AT_BUDGET:
+            row[f"{name.removeprefix('metric_')}_mean"] = kept[name].mean(skipna=False)
+            row[f"{name.removeprefix('metric_')}_sd"] = kept[name].std(skipna=False)
         row["overrides"] = (overrides or {}).get(str(label), "")
         rows.append(row)
     return pd.DataFrame.from_records(rows, columns=list(SUMMARY)).astype(SUMMARY)
@@ -124,12 +190,11 @@ def summarise(table: pd.DataFrame, overrides: Mapping[str, str] | None = None) -
 
 def _paired(pairs: list[tuple[pd.Series, pd.Series]]) -> dict[str, float]:
     ratios = pd.Series([_both_ways(own) / _both_ways(other) for own, other in pairs if _both_ways(other)], dtype=FLOAT)
-    diffs = pd.Series([own["final"] - other["final"] for own, other in pairs], dtype=FLOAT)
-    return {
-        "bytes_ratio": ratios.mean(skipna=False),
-        "final_diff": diffs.mean(skipna=False),
-        "final_diff_sd": diffs.std(skipna=False),
-    }
+    found = {"bytes_ratio": ratios.mean(skipna=False)}
+    for name in ("final", "final_personal"):
+        diffs = pd.Series([own[name] - other[name] for own, other in pairs], dtype=FLOAT)
+        found |= {f"{name}_diff": diffs.mean(skipna=False), f"{name}_diff_sd": diffs.std(skipna=False)}
+    return found
 
 
 def _both_ways(run: pd.Series) -> float:

@@ -1,4 +1,4 @@
-"""How the rows of a data set come to clients.
+"""How the rows of a data set come to clients; `fedsparse.natural` has the partitions that need no number of them.
 
 Everything here is a pure function of its arguments and the seed. The partitioners are those of flwr-datasets over
 tables of two columns (label, index): the data itself stays where it is.
@@ -47,23 +47,44 @@ class Partition(Options):
 
     def split(self, data: Data, clients: int | None, seed: int) -> list[Indices]:
         """The rows of each client: row numbers, sorted. Raises InputError when it cannot be done."""
-        if clients is None:
-            raise InputError(f"The partition {self.name} needs a number of clients.")
-        if clients < 1:
-            raise InputError(f"clients = {clients} is not possible: a federation has at least 1.")
-        if clients > len(data.x):
+        if not self.natural:
+            self._check(clients, len(data.x))
+        found = self.assign(data, clients or 0, seed)
+        if self.natural and clients not in (None, len(found)):
             raise InputError(
-                f"clients = {clients} is more than the samples of the data set: allowed are 1 to {len(data.x)}."
+                f"clients = {clients} is written, but the partition {self.name} finds {len(found)} clients: "
+                f"leave clients out or write {len(found)}."
             )
-        parts = [np.sort(np.asarray(part, dtype=np.int64)) for part in self.assign(data, clients, seed)]
+        parts = [np.sort(np.asarray(part, dtype=np.int64)) for part in found]
         for client, part in enumerate(parts):
             if len(part) == 0:
-                raise InputError(f"The partition {self.name} leaves client {client} without samples: each needs some.")
+                raise InputError(
+                    f"The partition {self.name} leaves client {client} without samples: each needs some, so take fewer "
+                    f"clients{' or raise min_samples' if 'min_samples' in type(self).model_fields else ''}."
+                )
         return parts
 
     @abstractmethod
     def assign(self, data: Data, clients: int, seed: int) -> list[Indices]:
-        """The rows of each client in any order: what a partition has to say."""
+        """The rows of each client in any order: what a partition has to say. A natural one ignores `clients`."""
+
+    def names(self, data: Data) -> list[str] | None:
+        """What the clients are called, in their order; None where they are just numbered."""
+        return None
+
+    def left_out(self, data: Data) -> str:
+        """Whose or which samples are no client's, in words; empty where all are somebody's."""
+        return ""
+
+    def _check(self, clients: int | None, samples: int) -> None:
+        if clients is None:
+            raise InputError(f"The partition {self.name} needs a number of clients.")
+        if clients < 1:
+            raise InputError(f"clients = {clients} is not possible: a federation has at least 1.")
+        if clients > samples:
+            raise InputError(
+                f"clients = {clients} is more than the samples of the data set: allowed are 1 to {samples}."
+            )
 
 
 class IID(Partition):
@@ -77,6 +98,30 @@ class IID(Partition):
         # This partitioner cuts the table as it lies, so it gets the rows shuffled.
         order = generator(seed, "partition").permutation(len(data.x))
         return _load(IidPartitioner(clients), clients, order, order)
+
+
+class Quantity(Partition):
+    """Clients of unequal size: shares from one Dirichlet distribution, rows at random; labels are not looked at."""
+
+    name = "quantity"
+
+    alpha: Positive = 0.3
+    """Concentration: 100 is nearly even, 0.1 leaves most samples to a few clients."""
+    min_samples: Whole = 10
+    """Fewest samples of a client: so many are dealt out to each before the rest is shared."""
+
+    def assign(self, data: Data, clients: int, seed: int) -> list[Indices]:
+        rest = len(data.x) - self.min_samples * clients
+        if rest < 0:
+            raise InputError(
+                f"The partition quantity cannot give each of {clients} clients min_samples = {self.min_samples} of "
+                f"{len(data.x)} samples: lower min_samples or clients."
+            )
+        rng = generator(seed, "partition")
+        # NumPy's gamma variates overflow somewhere above: by then all shares are equal.
+        shares = rng.dirichlet(np.full(clients, min(self.alpha, 1e9)))
+        dealt = np.arange(1, clients) * self.min_samples
+        return np.split(rng.permutation(len(data.x)), dealt + np.rint(rest * shares.cumsum()[:-1]).astype(np.int64))
 
 
 class Dirichlet(Partition):
@@ -161,11 +206,19 @@ class Pathological(Partition):
         return _load(PathologicalPartitioner(clients, "label", 1, "deterministic"), clients, bundle[labels])
 
 
+def fitting(data: Data) -> str:
+    """The shipped partitions that the data set allows, in words."""
+    labelled = data.classes is not None and data.y.ndim == 1
+    natural = ["natural"] * (data.clients is not None)
+    *names, last = ["iid", "quantity", *(["dirichlet", "pathological"] if labelled else []), *natural, "fixed"]
+    return f"{', '.join(names)} or {last}"
+
+
 def _labels(partition: str, data: Data) -> Indices:
     if data.classes is None or data.y.ndim != 1:
         raise InputError(
             f"The partition {partition} needs one class label a sample, which the data set does not have: "
-            f"take iid or a partition that does not look at classes."
+            f"take {fitting(data)}."
         )
     return data.y.numpy()
 

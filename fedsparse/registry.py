@@ -138,8 +138,10 @@ def _modules(kind: str) -> Iterator[str]:
 
 
 def _partitions() -> list[Any]:
-    module = importlib.import_module("fedsparse.partition")
-    return [cls for cls in _subclasses(module, module.Partition) if isinstance(getattr(cls, "name", None), str)]
+    base = _base("partitions")
+    modules = [importlib.import_module(f"fedsparse.{name}") for name in ("partition", "natural")]
+    found = [cls for module in modules for cls in _subclasses(module, base)]
+    return [cls for cls in found if isinstance(getattr(cls, "name", None), str)]
 
 
 def _load(kind: str, name: str) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+import tomllib
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,15 @@ class Run:
     def label(self) -> str:
         """The variant's name in tables and figures."""
         return str(self.info.get("variant") or self.info.get("strategy") or self.folder.name)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.toml as a dictionary; empty where it is not there."""
+        path = self.folder / "config.toml"
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except (OSError, ValueError) as error:
+            raise InputError(f"{str(path)!r} cannot be read: {error}.") from None
 
     @cached_property
     def rounds(self) -> pd.DataFrame:
@@ -110,7 +120,7 @@ class Comparison:
         found = [Run(path.parent) for path in self.folder.glob("*/run.json")]
         order: dict[tuple[str, int], int] = {}
         if (path := self.folder / "comparison.csv").is_file():
-            listed = _read_csv(path, columns.RUN_KEYS)
+            listed = _read_csv(path, columns.COMPARISON, columns.MEASURED)
             order = {key: i for i, key in enumerate(zip(listed["variant"], listed["seed"], strict=True))}
 
         def place(run: Run) -> tuple[int, bool, str, int]:
@@ -123,15 +133,21 @@ class Comparison:
     def table(self) -> pd.DataFrame:
         """One row a run; recomputed from the run folders where `comparison.csv` was not written yet."""
         path = self.folder / "comparison.csv"
-        if path.is_file():
-            return _read_csv(path, columns.RUN_KEYS)
-        return run_table((run_row(run), run.rounds) for run in self.runs)
+        if not path.is_file():
+            return run_table((run_row(run), run.rounds) for run in self.runs)
+        found = _read_csv(path, columns.COMPARISON, columns.MEASURED)
+        # What an older version did not measure is measured now, as far as run folders were kept.
+        return found if set(columns.MEASURED) <= set(found) else run_table(with_rounds(found, self.runs))
 
     @cached_property
     def summary(self) -> pd.DataFrame:
         """One row a variant; see `measures.summarise`."""
         path = self.folder / "summary.csv"
-        return _read_csv(path, columns.SUMMARY) if path.is_file() else summarise(self.table)
+        if not path.is_file():
+            return summarise(self.table)
+        found = _read_csv(path, columns.SUMMARY, columns.SUMMARY.keys() - {"variant", "overrides"})
+        overrides = dict(zip(found["variant"], found["overrides"], strict=True))
+        return found if set(columns.SUMMARY) <= set(found) else summarise(self.table, overrides)
 
 
 def load(folder: str | Path) -> Run | Comparison:
@@ -164,7 +180,17 @@ def write_comparison(folder: str | Path, runs: Iterable[Run], overrides: Mapping
 
 def run_row(run: Run) -> dict[str, Any]:
     """A run's cells of `comparison.csv`: text or numbers, objects (versions) as JSON."""
-    return {k: json.dumps(v, sort_keys=True) if isinstance(v, dict | list) else v for k, v in run.summary.items()}
+    row = {k: json.dumps(v, sort_keys=True) if isinstance(v, dict | list) else v for k, v in run.summary.items()}
+    compare = run.config.get("compare")
+    return row | {columns.BUDGET: compare.get(columns.BUDGET) if isinstance(compare, dict) else None}
+
+
+def with_rounds(table: pd.DataFrame, runs: Iterable[Run]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """The rows of a `comparison.csv`, each with its run's `rounds`: none where the folder was not kept."""
+    kept = {(run.label, int(run.summary["seed"])): run for run in runs}
+    for row in table.to_dict("records"):
+        run = kept.get((str(row["variant"]), int(row["seed"])))
+        yield {str(k): v for k, v in row.items()}, columns.frame([], columns.ROUNDS) if run is None else run.rounds
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -188,19 +214,21 @@ def _read_table(folder: Path, name: str) -> pd.DataFrame:
         raise InputError(f"{str(path)!r} cannot be read as a table of {name}: {error}.") from None
 
 
-def _read_csv(path: Path, types: Mapping[str, str]) -> pd.DataFrame:
-    """Exact: text stays text (a commit may look like a number), floats come back bit for bit, an empty cell is null."""
+def _read_csv(path: Path, types: Mapping[str, str], later: Container[str] = ()) -> pd.DataFrame:
+    """Exact: text stays text (a commit may look like a number), floats come back bit for bit, an empty cell is null.
+
+    Columns of `later`, which came with a later version, may lack.
+    """
     try:
         text = pd.read_csv(path, dtype=columns.STR, keep_default_na=False, na_values=[""])
+        types = {name: kind for name, kind in types.items() if name in text or name not in later}
         types = {**types, **{str(name): columns.FLOAT for name in text.columns if name not in types}}
         found = pd.DataFrame({name: _typed(text[name], kind) for name, kind in types.items()})
     except (OSError, ValueError) as error:
         raise InputError(f"{str(path)!r} cannot be read as a table: {error}.") from None
     except KeyError as error:
         raise InputError(f"{str(path)!r} has no column {error}.") from None
-    if "overrides" in found:
-        found["overrides"] = found["overrides"].fillna("")
-    return found
+    return found.fillna({name: "" for name in ("overrides", columns.BUDGET) if name in found})
 
 
 def _typed(cells: pd.Series, kind: str) -> pd.Series:

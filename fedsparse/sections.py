@@ -167,3 +167,6 @@ class Compare(Options):
     """Each becomes a variant of its own name; empty is the one of [strategy]."""
     variants: dict[str, dict[str, Any]] = {}
     """Further variants by label: any changes of this experiment."""
+    budget: str = ""
+    """The variant whose total traffic is the budget of the view at equal MB; empty is the first of strategy feddip,
+    else none."""

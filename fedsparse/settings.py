@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tomllib
@@ -19,6 +20,9 @@ PLUGS = {"dataset": "datasets", "partition": "partitions", "model": "models", "s
 DEFAULT_NAMES = {"partition": "dirichlet", "strategy": "fedavg"}
 # Keys beside a plug-in's own options: they stay when the name changes.
 COMMON = {"partition": ("validation", "test")}
+
+# Options of a partition that are paths: taken from the config's folder, and what a file holds is what counts.
+PATHS = ("file",)
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -121,12 +125,26 @@ def _normal(key: str, value: Any, folder: Path | None) -> Any:
         value = {"name": value}
     if key in PLUGS and isinstance(value, Mapping) and isinstance(value.get("name"), str):
         value = dict(value) | {"name": registry.absolute(value["name"], *folders)}
+    if key == "partition" and isinstance(value, Mapping):
+        value = dict(value) | {k: _placed(v, *folders) for k, v in value.items() if k in PATHS and isinstance(v, str)}
     if key == "strategies" and isinstance(value, list | tuple):
         return [registry.absolute(v, *folders) if isinstance(v, str) else v for v in value]
     if key == "variants" and isinstance(value, Mapping):
         # Labels may hold dots: they are no paths.
         return {label: normal(v, folder) if isinstance(v, Mapping) else v for label, v in value.items()}
     return normal(value, folder) if isinstance(value, Mapping) else value
+
+
+def _placed(path: str, *folders: Path) -> str:
+    """A path, absolute in the first of `folders` that has it or where we are; as it is where nothing has it."""
+    found = [place for folder in (*folders, Path()) if (place := folder / Path(path).expanduser()).exists()]
+    return str(found[0].absolute()) if found else path
+
+
+def contents(table: Table) -> Table:
+    """The paths of a partition's table as what their files hold, which moving a file does not change."""
+    files = {key: Path(value) for key, value in table.items() if key in PATHS}
+    return {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in files.items() if path.is_file()}
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any], drop: bool = True, where: str = "") -> Table:

@@ -121,10 +121,13 @@ def straight_through(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, x: Tensor, y: Tensor, task: str, batch_size: int = 512) -> tuple[float, float]:
+def evaluate(
+    model: nn.Module, x: Tensor, y: Tensor, task: str, batch_size: int = 512, unit: float = 1.0
+) -> tuple[float, float]:
     """(metric, loss) of a model on the samples x (N, ...) and y (N).
 
-    The metric is the accuracy in [0, 1], or the root mean squared error.
+    The metric is the accuracy in [0, 1], or the root mean squared error times `unit` (what 1 in y is in the metric's
+    unit); the loss is that of the numbers as they are.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -133,4 +136,4 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, task: str, batch_size: int 
         correct = (outputs.argmax(1) == y).double().mean()
         return float(correct), float(nn.functional.cross_entropy(outputs.double(), y))
     error = float(nn.functional.mse_loss(outputs.double().reshape(y.shape), y.double()))
-    return error**0.5, error
+    return error**0.5 * unit, error

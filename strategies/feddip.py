@@ -17,7 +17,8 @@ Differences from the paper (its text could not be read; compared with the author
 - The code multiplies the aggregate by the last mask before it draws the next, so its masks are nested and nothing comes
   back; here the dense weights are kept, as the title's "dynamic" and the abstract's dense model say.
 - The code uploads dense models and counts their zeros; here `masked` is the default and bytes are those encoded.
-- The schedule reaches its target at `reach` of the rounds, not at the last one; the mask is redrawn every round.
+- The schedule reaches its target at `reach` of the rounds, not at the last one; the mask is redrawn every round, until
+  `settle` of the rounds. `score = "lamp"` weighs a weight against its layer (arXiv 2010.07611) in place of |w| alone.
 - The first mask is the largest half of the initial weights, the same for all, not a random one of each client.
 - The penalty has 20 steps as in the code, from half of `penalty` up (there 5e-4 to 1e-3); SGD's options are the run's.
   BatchNorm statistics are those of the masked model that is trained, not of the code's second, dense forward pass.
@@ -36,7 +37,7 @@ from fedsparse import masks, schedules
 from fedsparse.client import Client
 from fedsparse.options import Count, Fraction, NonNegative, Share
 from fedsparse.payload import Payload, Schema
-from fedsparse.sparsifiers import magnitude
+from fedsparse.sparsifiers import lamp, magnitude
 from fedsparse.strategy import Node, Replies, Reply, State, Strategy, Task, Tensors
 from fedsparse.train import straight_through, weight
 
@@ -54,6 +55,10 @@ class FedDIP(Strategy):
     """Share of the rounds at which `density` is reached."""
     every: Count = 1
     """Rounds between masks."""
+    settle: Share = 1.0
+    """Share of the rounds after which the mask stays as it is."""
+    score: Literal["magnitude", "lamp"] = "magnitude"
+    """What the largest weights are the largest by: |w| as in the paper, or |w| against the rest of its layer."""
     uplink: Literal["dense", "masked", "masked_residual", "topk"] = "masked"
     """What clients send back."""
     residual_share: Fraction = 0.02
@@ -71,12 +76,14 @@ class FedDIP(Strategy):
     def mask(self, weights: Tensors, t: int) -> dict[str, Tensor]:
         """The largest weights of all layers together, as many as round `t` keeps."""
         keep = schedules.cubic(self.start, self.density, self.progress(t) / self.reach)
-        return masks.top_k(magnitude.score(weights, self.setup.maskable), round(keep * sum(self.setup.sizes.values())))
+        scores = {"magnitude": magnitude, "lamp": lamp}[self.score].score(weights, self.setup.maskable)
+        return masks.top_k(scores, round(keep * sum(self.setup.sizes.values())))
 
     def merge(self, state: State, replies: Replies, task: Task) -> State:
         update = masks.masked_mean(with_outside(replies))
         weights = {name: w + update[name] if name in update else w for name, w in state.weights.items()}
         due = task.round % self.every == 0 or task.round == self.setup.rounds
+        due = due and self.progress(task.round) < max(self.settle, self.reach)
         drawn = self.mask(weights, task.round + 1) if due else state.masks
         told = {"regrown": masks.changed(state.masks, drawn), "kept": masks.count(drawn)}
         return replace(state, weights=weights, masks=drawn, stats=told)

@@ -7,10 +7,10 @@ import signal
 from pathlib import Path
 
 import torch
-from fedsparse.strategies.fedavg import FedAvg
 
 from fedsparse.client import Client
 from fedsparse.payload import Payload
+from fedsparse.strategies.fedavg import FedAvg
 
 
 class Killer(FedAvg):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from fedsparse import columns
 
-LAYERS = {"conv1.weight": 0.6, "conv2.weight": 0.2, "fc.weight": 0.08}
+LAYERS = {"conv1.weight": 6.0, "conv2.weight": 2.0, "fc.weight": 0.8}
+RESNET = {f"layer{s}.{b}.conv{c}.weight": 3.0 / s for s in (1, 2, 3) for b in range(5) for c in (1, 2)}
 
 
 def tables(
@@ -26,8 +28,13 @@ def tables(
     error_metric: bool = False,
     has_global: bool = True,
     eval_every: int = 1,
+    own_masks: bool = False,
+    layers: Mapping[str, float] = LAYERS,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Rows of all four tables: the metric rises (an error falls) to about `level`, a dense model has `size` bytes."""
+    """Rows of all four tables: the metric rises (an error falls) to about `level`, a dense model has `size` bytes.
+
+    Each client's own metric lies evenly around their mean; `layers` has each layer's density relative to the model's.
+    """
     rng = np.random.default_rng(seed)
     out: dict[str, list[dict[str, Any]]] = {name: [] for name in columns.TABLES}
     for r in range(1, rounds + 1):
@@ -79,7 +86,7 @@ def tables(
                         "flops": None,
                         "density": kept,
                         "loss": gap,
-                        "metric": own if seen else None,
+                        "metric": own + 0.1 * (client / (clients - 1) - 0.5) if seen and phase == "evaluate" else None,
                         "seconds": 0.01,
                         "x_regrown": float(r),
                     }
@@ -97,9 +104,11 @@ def tables(
                 "seconds": 0.1,
             }
         )
+        agreement = 0.9 - 0.5 * r / rounds if own_masks else None
         out["layers"] += [
-            {"round": r, "layer": n, "density": kept * f, "agreement": None if has_global else 0.5}
-            for n, f in LAYERS.items()
+            {"round": r, "layer": n, "density": min(1.0, kept * f) if density < 1 else 1.0, "agreement": agreement}
+            for n, f in layers.items()
+            if seen
         ]
     return out
 
@@ -118,6 +127,9 @@ def write_run(
     error_metric: bool = False,
     has_global: bool = True,
     eval_every: int = 1,
+    clients: int = 4,
+    own_masks: bool = False,
+    layers: Mapping[str, float] = LAYERS,
     status: str = "done",
     why: str | None = None,
     closed: bool = True,
@@ -136,6 +148,9 @@ def write_run(
         error_metric=error_metric,
         has_global=has_global,
         eval_every=eval_every,
+        clients=clients,
+        own_masks=own_masks,
+        layers=layers,
     )
     rows = {
         name: [row for row in table if row["round"] <= (rounds if played is None else played)]
@@ -201,7 +216,7 @@ def write_runs(folder: Path, *, seeds: int = 3, rounds: int = 20, error_metric: 
         }
     kinds["fedavg"] |= {"stock_bytes_up": 6e6, "stock_bytes_down": 6e6}
     kinds["feddip"] |= {"density": 0.1, "paper_bytes": 1234.0}
-    kinds["personalized_masks"] |= {"density": 0.2, "has_global": False}
+    kinds["personalized_masks"] |= {"density": 0.2, "has_global": False, "own_masks": True}
     return [
         write_run(
             folder / f"{name}-seed{seed}", variant=name, seed=seed, rounds=rounds, error_metric=error_metric, **kind
@@ -209,3 +224,44 @@ def write_runs(folder: Path, *, seeds: int = 3, rounds: int = 20, error_metric: 
         for name, kind in kinds.items()
         for seed in range(seeds)
     ]
+
+
+MANY: dict[str, dict[str, Any]] = {
+    "fedavg": {"level": 0.895, "personal": 0.90},
+    "fedprox": {"level": 0.893, "personal": 0.899},
+    "fedavg_ft": {"level": 0.895, "personal": 0.945},
+    "fedavg_local_bn": {"strategy": "fedavg", "has_global": False, "personal": 0.94},
+    "local_only": {"has_global": False, "personal": 0.91, "size": 60},
+}
+MANY |= {
+    f"{name}_{word}": {"strategy": name, "density": density, "level": level - loss, "personal": personal - loss}
+    for word, density, loss in (("10", 0.1, 0.0), ("05", 0.05, 0.012))
+    for name, level, personal in (
+        ("feddip", 0.889, 0.893),
+        ("feddip_released", 0.886, 0.89),
+        ("personalized_masks", 0.82, 0.937),
+        ("random_erk", 0.872, 0.88),
+        ("topk_ef", 0.884, 0.889),
+    )
+} | {
+    "small_dense_10": {"strategy": "small_dense", "level": 0.868, "personal": 0.877, "size": 12_000},
+    "small_dense_05": {"strategy": "small_dense", "level": 0.851, "personal": 0.862, "size": 8_000},
+    "personalized_masks_local_bn": {
+        "strategy": "personalized_masks", "density": 0.1, "personal": 0.952, "has_global": False,
+    },
+}  # fmt: skip
+"""Eighteen variants, as a committed comparison has them."""
+
+
+def write_many(folder: Path, *, seeds: int = 3, error_metric: bool = False, **how: Any) -> list[Path]:
+    """The run folders of a comparison of `MANY`; errors are 10 minus five times the accuracies."""
+    folders = []
+    for name, kind in MANY.items():
+        kind = {**kind, "own_masks": "masks" in name, **how}
+        if error_metric:
+            kind |= {key: 10 - 5 * kind.get(key, 0.9) for key in ("level", "personal")}
+        for seed in range(seeds):
+            folders.append(
+                write_run(folder / f"{name}-seed{seed}", variant=name, seed=seed, error_metric=error_metric, **kind)
+            )
+    return folders

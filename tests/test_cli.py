@@ -40,11 +40,33 @@ class Failing(FedAvg):
 """
 
 
+PEOPLE = """
+import numpy as np
+import torch
+from fedsparse.data import Data, Dataset
+
+class People(Dataset):
+    '''Eve, ann and bob: 15, 12 and 4 samples of class (target) 0, 1 and 2.'''
+    unit: float = 0.0
+    '''The unit of a regression; 0 is a classification.'''
+
+    def load(self):
+        who = np.repeat(["eve", "ann", "bob"], [15, 12, 4])
+        y = torch.from_numpy(np.repeat([0, 1, 2], [15, 12, 4]))
+        if self.unit:
+            return Data(torch.zeros(31, 2), y.float(), clients=who, unit=self.unit)
+        return Data(torch.zeros(31, 2), y, classes=3, clients=who)
+"""
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     """A working directory of its own, with a small config."""
     (tmp_path / "tiny.toml").write_text(TINY, encoding="utf-8")
+    (tmp_path / "people.toml").write_text(TINY.replace("clients = 4", ""), encoding="utf-8")
     (tmp_path / "failing.py").write_text(FAILING, encoding="utf-8")
+    (tmp_path / "people.py").write_text(PEOPLE, encoding="utf-8")
+    (tmp_path / "empty.json").write_text('{"a": [0, 1, 2], "b": []}', encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("FEDSPARSE_DEBUG", raising=False)
@@ -58,7 +80,9 @@ def call(capsys, *arguments):
 
 
 def left_behind():
-    return {path.name for path in Path().iterdir()} - {"tiny.toml", "failing.py", "__pycache__"}
+    return {path.name for path in Path().iterdir()} - {
+        "tiny.toml", "people.toml", "failing.py", "people.py", "empty.json", "__pycache__"
+    }  # fmt: skip
 
 
 # ---- what is quick ----
@@ -91,7 +115,7 @@ def test_show_config_prints_what_can_be_run_again(capsys):
 
 def test_show_data(capsys):
     code, out, err = call(capsys, "show", "data", "tiny.toml", "--out", "shown")
-    assert code == 0 and "1797 samples on 4 clients" in out
+    assert code == 0 and "1,797 samples on 4 clients" in out
     lines = Path("shown/data.csv").read_text().splitlines()
     assert lines[0].startswith("client,device,train,validation,test,classes,class_0,class_1") and len(lines) == 5
     rows = [list(map(int, line.split(",")[2:])) for line in lines[1:]]
@@ -99,6 +123,41 @@ def test_show_data(capsys):
     assert Path("shown/label_distribution.png").stat().st_size > 1000
     assert "wrote" in err and "data.csv" in err
     assert call(capsys, "show", "data", "tiny.toml", "--out", "shown")[0] == 2, "nothing is overwritten"
+
+
+def test_show_data_draws_without_being_told_where(capsys):
+    code, out, err = call(capsys, "show", "data", "tiny.toml")
+    (folder,) = Path("runs").iterdir()
+    assert code == 0 and folder.name.startswith("tiny-data-")
+    assert {path.name for path in folder.iterdir()} == {"data.csv", "partition.csv", "label_distribution.png"}
+    assert f"wrote {folder / 'label_distribution.png'}" in err
+    assert "by dirichlet, alpha = 0.3, min_samples = 10, seed 0\n1,258 train, 180 validation, 359 test\n" in out
+
+
+def test_show_data_names_the_clients(capsys):
+    people = ("--set", "dataset=people.py:People")
+    natural = ("--set", "partition=natural", "--set", "partition.min_samples=5")
+    code, out, _ = call(capsys, "show", "data", "people.toml", "--out", "shown", *people, *natural)
+    assert code == 0 and "left out: 1 of 3 clients, with fewer than 5 samples (4 in all)" in out
+    assert [line.split()[:2] for line in out.splitlines()[2:4]] == [["0", "ann"], ["1", "eve"]]
+    assert Path("shown/data.csv").read_text().startswith("client,name,device,train,validation,test,classes,class_0")
+    # What was drawn can be fixed: the same clients, rows and parts.
+    fixed = ("--set", "partition=fixed", "--set", "partition.file=shown/partition.csv")
+    code, out, _ = call(capsys, "show", "data", "people.toml", "--out", "again", *people, *fixed)
+    assert code == 0 and "by fixed, file = partition.csv, seed 0" in out
+    assert "left out: 4 of 31 samples, not in partition.csv" in out
+    for name in ("data.csv", "partition.csv"):
+        assert Path("again", name).read_text() == Path("shown", name).read_text()
+
+
+def test_show_data_of_a_regression(capsys):
+    sets = ("--set", "dataset=people.py:People", "--set", "dataset.unit=10", "--set", "partition=natural")
+    code, out, _ = call(capsys, "show", "data", "people.toml", "--out", "shown", *sets)
+    assert code == 0 and "median" in out.splitlines()[0]
+    assert Path("shown/target_distribution.png").stat().st_size > 1000
+    names, _, bob, _ = (line.split(",") for line in Path("shown/data.csv").read_text().splitlines())
+    row = dict(zip(names, bob, strict=True))
+    assert [row[name] for name in ("name", "mean", "sd", "q05", "q95")] == ["bob", "20.0", "0.0", "20.0", "20.0"]
 
 
 def test_show_devices(capsys):
@@ -147,6 +206,37 @@ def test_bad_input(capsys, monkeypatch, arguments, told):
     assert left_behind() <= {"cache"}
     if not err.startswith("Usage"):
         assert err.startswith("error: ") and err.count("\n") == 1, "one sentence"
+
+
+@pytest.mark.parametrize(
+    ("sets", "told"),
+    [
+        (
+            "partition.alpha=1e-4 partition.min_samples=0 clients=40",
+            "dirichlet leaves client 0 without samples: each needs some, so take fewer clients or raise min_samples.",
+        ),
+        (
+            "partition=quantity partition.alpha=1e-4 partition.min_samples=0 clients=4",
+            "quantity leaves client 0 without samples: each needs some, so take fewer clients or raise min_samples.",
+        ),
+        ("partition=quantity clients=180", "quantity cannot give each of 180 clients min_samples = 10 of 1797 samples"),
+        ("partition=pathological clients=1700", "pathological found no way to give each of 1700 clients"),
+        ("partition=iid clients=1700", "Client 0 has 2 samples, it needs at least 3"),
+        ("partition=natural", "needs a data set that says whose each sample is"),
+        ("PEOPLE partition=natural partition.min_samples=16", "leaves no client: none has min_samples = 16 samples"),
+        ("PEOPLE partition=natural clients=4", "clients = 4 is written, but the partition natural finds 3 clients"),
+        ("PEOPLE partition=natural clients_per_round=4", "at most the number of clients, 3, not 4"),
+        ("partition=fixed", "partition.file is required"),
+        ("partition=fixed partition.file=empty.json", "empty.json of the partition fixed gives client b no rows"),
+        ("partition=fixed partition.file=no.csv", "The file no.csv of the partition fixed is not there"),
+    ],
+)
+def test_a_partition_that_cannot_be(capsys, sets, told):
+    named = sets.replace("PEOPLE", "dataset=people.py:People").split()
+    code, out, err = call(capsys, "run", "people.toml", *(text for one in named for text in ("--set", one)))
+    assert (code, out) == (2, "") and err.startswith("error: ") and err.count("\n") == 1
+    assert told in err
+    assert not left_behind()
 
 
 def test_a_folder_that_cannot_be_written(capsys):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import fedsparse as fs
 from fedsparse.measures import final_of
 from fedsparse.results import Run
 
@@ -54,6 +55,17 @@ def test_it_says_how_it_was_made_and_is_small(folder: Path) -> None:
     assert "commit" in said
     assert not list(folder.rglob("*.safetensors"))
     assert all(path.stat().st_size <= 200_000 for path in folder.rglob("*") if path.is_file())
+
+
+def test_one_row_from_scratch(tmp_path: Path) -> None:
+    """The quickstart's row again from its config: same bytes, and the same quality but for the rounding of the CPU."""
+    again = fs.run(ROOT / "quickstart" / "run" / "config.toml", runtime="local", out=tmp_path / "again").summary
+    row = json.loads((ROOT / "quickstart" / "run" / "run.json").read_text())
+    assert [again[key] for key in ("bytes_up", "bytes_down", "density")] == [
+        row[key] for key in ("bytes_up", "bytes_down", "density")
+    ]
+    assert again["final"] == pytest.approx(row["final"], abs=0.01)
+    assert again["final_personal"] == pytest.approx(row["final_personal"], abs=0.01)
 
 
 def test_the_readmes_table_is_that_of_the_quickstart() -> None:

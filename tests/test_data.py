@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fedsparse.datasets.digits import Digits
-from fedsparse.datasets.fashion_mnist import FILES, RAW, FashionMNIST
 
 from fedsparse import data as module
 from fedsparse.data import Data, cached, downloading
+from fedsparse.datasets.digits import Digits
+from fedsparse.datasets.fashion_mnist import FILES, RAW, FashionMNIST
 from fedsparse.errors import InputError
 
 REAL = os.environ.get("FEDSPARSE_DATA")

@@ -71,6 +71,38 @@ def test_a_new_partition_keeps_the_common_keys():
     assert (other.partition.name, other.partition.test, other.partition.options) == ("iid", 0.3, {})
 
 
+def test_a_natural_partition_says_how_many_clients_there_are():
+    assert load("partition=natural").clients is None and load("partition=natural", "clients=7").clients == 7
+    experiment = load("partition=natural", "clients_per_round=9")
+    assert Experiment.load(experiment.to_toml()) == experiment and "clients =" not in experiment.to_toml()
+    # A number that nobody wrote does not stand in its way; one that is written stays, to be refused with the data.
+    assert Experiment.load(load(), partition="natural").clients is None
+    assert Experiment.load(load("clients=7"), partition="natural").clients == 7
+    assert Experiment.load(experiment, partition="iid").clients == 20
+    assert load("compare.variants.n.partition=natural").variant("n").clients is None
+
+
+def test_a_partitions_file_lies_beside_the_config(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    text = 'dataset.name = "digits"\nmodel.name = "mlp"\npartition = {name = "fixed", file = "rows.json"}\n'
+    (tmp_path / "a" / "c.toml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "b")
+    nowhere = Experiment.load(tmp_path / "a" / "c.toml")
+    assert nowhere.partition.options["file"] == "rows.json"
+    for folder, rows in {"b": "[[0]]", "a": "[[1]]"}.items():
+        (tmp_path / folder / "rows.json").write_text(rows, encoding="utf-8")
+        found = Experiment.load(tmp_path / "a" / "c.toml")
+        assert found.partition.options["file"] == str(tmp_path / folder / "rows.json")
+        assert Experiment.load(found.to_toml()) == found
+    here = load("partition=fixed", "partition.file=rows.json")
+    assert here.partition.options["file"] == str(tmp_path / "b" / "rows.json")
+    there = load("partition=fixed", f"partition.file={tmp_path}/a/rows.json")
+    assert here.hash() != there.hash()
+    (tmp_path / "b" / "rows.json").write_text("[[1]]", encoding="utf-8")
+    assert here.hash() == there.hash(), "of what the file holds, not of where it lies"
+
+
 def test_none_goes_back_to_the_default():
     assert Experiment.load(load(rounds=3, train={"lr": 0.9}), rounds=None, train={"lr": None}) == load()
 
@@ -181,6 +213,7 @@ def test_a_plugin_beside_its_config(tmp_path, monkeypatch):
         (["compare.variants.fedavg.strategy=feddip"], ['"fedavg"', "is kept"]),
         (["compare.strategies=['feddip']", "compare.variants.FedDIP.rounds=3"], ["feddip", "more than once"]),
         (["compare.variants.x.compare.seeds=3"], ["cannot have a key compare"]),
+        (["compare.variants.low.rounds=3", "compare.budget=lo"], ['not "lo", nearest is "low"', "fedavg, low"]),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(sets, told):
@@ -268,6 +301,8 @@ def test_each_strategy_is_a_variant_with_its_defaults():
     assert variants["feddip"].strategy.options["density"] == 0.3, "[strategy] applies to the strategy that it names"
     assert variants["personalized_masks"].strategy == load("strategy=personalized_masks").strategy
     assert variants["feddip"].compare == load().compare, "a variant is an experiment of its own"
+    named = Experiment.load(experiment, ["compare.budget=feddip"]).variant("fedavg").compare
+    assert named == load("compare.budget=feddip").compare, "but for the budget, which reports of it need"
     assert experiment.overrides("feddip") == "density = 0.3"
     assert experiment.overrides("fedavg") == experiment.overrides("personalized_masks") == ""
 

@@ -20,11 +20,12 @@ LAYERS = [
     ("errors",),
     ("payload",),
     ("codec",),
-    ("options", "randomness", "masks", "schedules", "distributions", "sparsifiers", "data", "vision", "models"),
+    ("options", "randomness", "masks", "schedules", "distributions", "sparsifiers"),
+    ("data", "vision", "models", "convert"),
     ("strategy",),
     ("registry",),
     ("experiment", "sections", "sentences", "settings"),
-    ("partition", "split", "devices", "store", "client", "train"),
+    ("partition", "natural", "split", "devices", "store", "client", "train"),
     ("strategies", "datasets"),  # found by their file, never imported by name
     ("federation",),
     ("columns", "folder", "ledger", "measures"),
@@ -43,14 +44,15 @@ HOMES = {
     "ray": ("flower",),
     "flwr_datasets": ("partition",),
     "datasets": ("partition",),
-    "pandas": TABLES,
-    "pyarrow": TABLES,
+    "pandas": (*TABLES, "datasets", "convert"),
+    "pyarrow": (*TABLES, "natural"),
     "matplotlib": ("report", "cli"),
     "typer": ("cli",),
     "rich": ("cli",),
     "zstandard": ("codec",),
     "xxhash": ("codec",),
     "sklearn": ("datasets",),
+    "PIL": ("datasets", "report"),
     "torchvision": ("datasets", "vision"),
 }
 ALLOWED_IN_CODEC = {"numpy", "zstandard", "xxhash"} | sys.stdlib_module_names
@@ -202,6 +204,7 @@ def test_what_is_imported_is_a_dependency_and_the_other_way_round() -> None:
     imported = {i.top for i in IMPORTS} - sys.stdlib_module_names - {"fedsparse"}
     names = {
         "sklearn": "scikit_learn",
+        "PIL": "pillow",
         "ray": "flwr",
     }  # Flower's extra "simulation" brings the Ray that it was tested with
     assert {names.get(top, top) for top in imported} | {"pyarrow"} == declared

@@ -40,6 +40,7 @@ DEFAULTS = {
     "runtime.client_gpus": 0.0,
     "compare.seeds": 3,
     "compare.strategies": [],
+    "compare.budget": "",
 }
 WITHOUT_A_PINNED_DEFAULT = {
     "dataset.name",
@@ -67,7 +68,7 @@ STRATEGIES = {
 RUN = {"--set", "--seed", "--runtime", "--workers", "--clients", "--out", "--json", "--quiet"}
 COMMANDS = {
     "run": RUN,
-    "compare": RUN | {"--strategies", "--seeds"},
+    "compare": RUN | {"--strategies", "--seeds", "--resume"},
     "list": {"--json"},
     "show": {"--out"},
     "report": {"--out"},

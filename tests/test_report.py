@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import write_run, write_runs
+from synthetic import RESNET, write_many, write_run, write_runs
 
 from fedsparse.errors import InputError
 from fedsparse.report import report
-from fedsparse.report.curves import Variant, curve, looks
+from fedsparse.report.canvas import looks
+from fedsparse.report.curves import Variant, agreement, client_metrics, curve, layer_density, layer_names
+from fedsparse.report.pictures import pictures
 from fedsparse.report.sections import collect
 from fedsparse.results import Run, write_comparison
 
@@ -24,7 +27,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 class Page(HTMLParser):
     """Tags with their attributes, the text, and tags that were not closed in order."""
 
-    VOID = ("meta", "link", "img", "br")
+    VOID = ("meta", "link", "img", "br", "wbr")
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -65,13 +68,13 @@ def made(tmp_path_factory):
 def test_a_comparison_gets_its_figures_and_a_page(made):
     folder, page = made
     names = {path.name for path in (folder / "figures").iterdir()}
-    expected = {"metric_round.png", "metric_mb.png", "personal_round.png", "personal_mb.png", "bytes_round.png"}
-    assert names == expected
+    views = {f"{word}_{what}.png" for word in ("metric", "personal") for what in ("total", "budget", "mb", "round")}
+    assert names == views | {"clients.png", "bytes_round.png", "density_layers.png", "agreement_round.png"}
     for path in (folder / "figures").iterdir():
         assert path.read_bytes().startswith(PNG)
         assert path.stat().st_size <= 200_000
     assert page.open == []
-    assert len(page.all("img")) == 5 and all(image["alt"] for image in page.all("img"))
+    assert len(page.all("img")) == len(names) and all(image["alt"] for image in page.all("img"))
 
 
 def test_the_page_asks_for_nothing_outside(made):
@@ -98,13 +101,30 @@ def test_the_table_comes_first_and_holds_the_summary(made):
     cells = [re.sub(r"<[^>]+>", "", cell).replace("&nbsp;", " ") for cell in re.findall(r"<t[hd].*?</t[hd]>", row)]
     feddip = summary.loc["feddip"]
     assert cells[0] == "feddipstrategy.density = 0.1"
-    assert cells[1] == f"{100 * feddip['final_mean']:.2f} ± {100 * feddip['final_sd']:.2f}"
-    assert cells[2].startswith(f"\N{MINUS SIGN}{-100 * feddip['final_diff']:.2f} ± ")
-    assert cells[4:7] == ["0.100", f"{feddip['bytes_up_mean'] / 1e6:.2f}", f"{feddip['bytes_down_mean'] / 1e6:.2f}"]
-    assert cells[7] == f"{100 * feddip['bytes_ratio']:.1f} %"
-    assert cells[8] == f"{feddip['mb_to_target_mean']:.2f}"
+    assert cells[1].startswith(
+        f"{100 * feddip['final_mean']:.2f} ± {100 * feddip['final_sd']:.2f}\N{MINUS SIGN}1.00 ± "
+    )
+    assert cells[2].startswith(f"{100 * feddip['final_personal_mean']:.2f} ± ") and "\N{MINUS SIGN}1.00 ± " in cells[2]
+    assert cells[3:6] == ["0.100", f"{feddip['bytes_up_mean'] / 1e6:.2f}", f"{feddip['bytes_down_mean'] / 1e6:.2f}"]
+    assert cells[6] == f"{100 * feddip['bytes_ratio']:.1f} %"
+    assert cells[7] == f"{feddip['mb_to_target_mean']:.2f}"
     masks = page.source.split("<tbody>")[1].split("<tr>")[3]
-    assert masks.count(">-<") == 3  # no global model: no metric, no difference, no MB to target
+    assert masks.count(">-<") == 2 and "+2.00" in masks  # no global model: no metric, no MB to target
+
+
+def test_the_second_table_is_at_equal_mb_with_the_best_first(made):
+    folder, page = made
+    section = collect([folder])[0]
+    assert section.budget == "feddip"
+    assert page.source.index("At equal density") < page.source.index("At equal MB") < page.source.index("<figure")
+    rows = page.source.split("At equal MB")[1].split("<tbody>")[1].split("<tr>")[1:4]
+    summary = section.summary.set_index("variant")
+    for row, label in zip(rows, ("feddip", "fedavg", "personalized_masks"), strict=True):
+        mean = summary.loc[label, "at_budget_mean"]
+        assert label in row.replace("<wbr>", "")
+        assert (f"<span>{100 * mean:.2f} <" if mean > 0 else "<span>-</span>") in row
+        assert f"<span>{100 * summary.loc[label, 'personal_at_budget_mean']:.2f} <" in row
+    assert f"used what feddip used in all on the same seed ({section.budget_mb:.2f} MB" in page.text
 
 
 def test_the_page_says_how_it_was_made_and_what_words_mean(made):
@@ -225,7 +245,7 @@ def test_two_metrics_make_two_sections(tmp_path):
     path = report(both, tmp_path / "page")
     assert path == tmp_path / "page" / "report.html"
     page = Page(path)
-    assert {a.get("class") for a in page.all("table")} == {"cards", ""} and len(page.all("table")) == 4
+    assert {a.get("class") for a in page.all("table")} == {"cards", "small", ""} and len(page.all("table")) == 6
     names = {p.name for p in (tmp_path / "page" / "figures").iterdir()}
     assert {"metric_round-digits-accuracy.png", "metric_round-yields-rmse.png"} < names
     assert report(both, tmp_path / "page") == path  # an earlier report may be made anew
@@ -238,7 +258,8 @@ def test_a_table_without_its_run_folders_is_kept(tmp_path):
     (whole / "comparison.csv").rename(kept / "comparison.csv")
     (alone,) = collect([kept])
     (merged,) = collect([kept, other])
-    assert merged.table["mb_to_target"].iloc[0] == alone.table["mb_to_target"].iloc[0] > 0
+    for name in ("mb_to_target", "metric_at_budget"):
+        assert merged.table[name].iloc[0] == alone.table[name].iloc[0] > 0
     assert merged.summary["variant"].tolist()[-1] == "x"
     assert report([kept]).is_file()
 
@@ -281,6 +302,59 @@ def test_a_curve_is_the_mean_over_the_seeds_where_all_were_evaluated(tmp_path):
 
 
 def test_the_baseline_is_black_and_looks_repeat_late():
-    found = looks([Variant(name, name, []) for name in ["feddip", "fedavg", *map(str, range(20))]])
-    assert found["fedavg"] == ("#1a1a1a", "-")
+    found = looks([Variant(name, name) for name in ["feddip", "fedavg", *map(str, range(20))]])
+    assert found["fedavg"] == ("#1a1a1a", "-", "o")
     assert len({str(look) for look in found.values()}) == 22
+
+
+def test_what_layers_and_clients_files_give(tmp_path):
+    runs = [
+        Run(write_run(tmp_path / str(s), variant="a", seed=s, rounds=4, eval_every=2, density=0.1, own_masks=True))
+        for s in range(2)
+    ]
+    variant, dense = Variant("a", "a", runs), Variant("b", "b", [Run(write_run(tmp_path / "b", variant="b", rounds=2))])
+    layers = layer_names([variant, dense])
+    assert layers == ["conv1.weight", "conv2.weight", "fc.weight"]
+    np.testing.assert_allclose(layer_density(variant, layers).mean, [0.6, 0.2, 0.08])
+    assert layer_density(dense, layers) is None and agreement(dense) is None
+    found = agreement(variant)
+    assert list(found.x) == [2, 4] and list(found.mean) == pytest.approx([0.65, 0.4])
+    clients = client_metrics(variant)
+    assert len(clients) == 8 and list(clients) == sorted(clients)
+    assert clients.mean() == pytest.approx(np.mean([run.rounds["metric_personal"].iloc[-1] for run in runs]))
+
+
+def test_many_variants_have_a_panel_each_and_small_files(tmp_path):
+    folder = tmp_path / "many"
+    write_comparison(folder, [Run(f) for f in write_many(folder, seeds=1, rounds=12, eval_every=3, layers=RESNET)])
+    page = Page(report([folder]))
+    assert page.open == [] and len(page.all("img")) == 12
+    for path in (folder / "figures").iterdir():
+        assert path.read_bytes().startswith(PNG) and path.stat().st_size <= 200_000
+    (section,) = collect([folder])
+    assert section.budget == "feddip_10"
+    row = section.summary.set_index("variant").loc["local_only"]
+    assert section.why(row, "at_budget") == "no global model"
+    assert section.why(row, "personal_at_budget").startswith("ends at 0.")
+
+
+def test_without_any_global_model_the_personal_metric_is_shown(tmp_path):
+    for name in ("local_only", "personalized_masks", "feddip"):
+        write_run(tmp_path / "c" / f"{name}-seed0", variant=name, rounds=6, has_global=False)
+    write_comparison(tmp_path / "c", [Run(path) for path in sorted((tmp_path / "c").iterdir())])
+    page = Page(report([tmp_path / "c"]))
+    names = {path.name for path in (tmp_path / "c" / "figures").iterdir()}
+    assert not any(name.startswith("metric") for name in names)
+    assert {"personal_total.png", "personal_budget.png", "personal_mb.png", "clients.png"} <= names
+    assert "At equal MB" in page.text
+
+
+def test_a_figure_of_kept_folders_says_which(tmp_path):
+    folder = comparison(tmp_path / "c", rounds=5, seeds=1)
+    for name in ("fedavg", "personalized_masks"):
+        shutil.rmtree(folder / f"{name}-seed0")
+    (section,) = collect([folder])
+    drawn = {picture.file: picture.caption for picture in pictures(section, "")}
+    kept = "Of the runs whose folders were kept: feddip."
+    assert drawn["metric_mb.png"].endswith(kept) and kept not in drawn["metric_total.png"]
+    assert section.summary["personal_at_budget_mean"].notna().all()  # from comparison.csv

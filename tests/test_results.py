@@ -144,6 +144,9 @@ def test_table_carries_the_optional_numbers():
     )
     assert list(table.columns)[len(columns.RUN_KEYS) :] == [
         "mb_to_target",
+        "budget",
+        "metric_at_budget",
+        "personal_at_budget",
         "paper_bytes",
         "stock_bytes_down",
         "stock_bytes_up",

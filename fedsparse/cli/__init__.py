@@ -91,6 +91,7 @@ def compare(
     config: Config,
     strategies: Annotated[str | None, typer.Option(metavar="A,B", help="Strategies in place of the config's.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs of each variant.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on in --out: runs that are done there stay.")] = False,
     sets: Sets = None, seed: Seed = None, runtime: RuntimeName = None, workers: Workers = None,
     clients: Clients = None, out: Out = None, json: Json = False, quiet: Quiet = False,
 ) -> int:  # fmt: skip
@@ -106,7 +107,7 @@ def compare(
         raise InputError('--strategies must name at least one strategy, such as "fedavg,feddip".')
     changes = _changes(seed, runtime, workers, clients) | {"strategies": listed, "seeds": seeds}
     with _watched(quiet) as progress:
-        done = api.compare(config, out=out, progress=progress, sets=sets or (), **changes)
+        done = api.compare(config, out=out, resume=resume, progress=progress, sets=sets or (), **changes)
     tables.print_json(tables.records(done.summary)) if json else tables.print_comparison(done)
     return tables.exit_code(done.runs)
 
@@ -130,11 +131,12 @@ def list_(
 def show(
     what: Annotated[str, typer.Argument(metavar="WHAT")],
     config: Config, sets: Sets = None, seed: Seed = None, clients: Clients = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write tables and figures there too.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to write tables and figures to.")] = None,
 ) -> None:  # fmt: skip
     """Show the resolved experiment, how its data are split, or its devices.
 
-    WHAT is config, data or devices. CONFIG is a path or the bare name of a shipped config.
+    WHAT is config, data or devices. CONFIG is a path or the bare name of a shipped config. data also draws the labels
+    or targets of each client: without --out into a new folder under runs/.
     """
     from fedsparse.experiment import Experiment
 
@@ -152,10 +154,11 @@ def show(
     from fedsparse.cli import tables, views
 
     found = views.split(experiment) if what == "data" else views.tiers(experiment)
-    written = views.write(found, out) if out is not None else []
+    drawn = what == "data" or out is not None
+    written = views.write(found, out, f"{Path(config).stem}-{what}") if drawn else []
     tables.print_split(found) if isinstance(found, views.Split) else tables.print_tiers(found)
     for path in written:
-        tables.note(f"wrote {path}")
+        tables.note(f"wrote {tables.near(path)}")
 
 
 @app.command()

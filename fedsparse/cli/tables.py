@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -101,50 +102,67 @@ def print_run(run: Run) -> None:
     out = console()
     out.print(table)
     _status([run], out)
-    out.print(Text(f"\n{_near(run.folder)}"), soft_wrap=True)
+    out.print(Text(f"\n{near(run.folder)}"), soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of the comparison; those with a higher `spare` are left out first where the terminal is narrow."""
+
+    head: str
+    cell: Callable[[Mapping[str, Any]], str]
+    spare: int = 0
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """A row a variant: quality, density, bytes, and both relative to FedAvg."""
+    """A row a variant: quality, density, bytes, both relative to FedAvg, and quality at equal MB."""
     rows, runs, out = records(comparison.summary), comparison.runs, console()
-    first = runs[0].summary
-    percent = first["metric"] == "accuracy"
-    wide = out.width >= 100
-    name = "accuracy" if percent else str(first["metric"])
-    unit = "\n%" if percent else ""
-    table = _table(
-        "",
-        f"{name}{unit}",
-        *(["minus\nFedAvg"] if wide else []),
-        f"personal{unit}",
-        "density",
-        "MB\nup",
-        "MB\ndown",
-        "MB % of\nFedAvg",
-        "MB to\ntarget",
-        "s",
-        tight=not wide,
-    )
-    table.columns[0].no_wrap = True
-    for column in table.columns:
-        column.vertical = "bottom"
-    for row in rows:
-        table.add_row(
-            row["variant"],
-            _spread(row, "final", percent),
-            *([_difference(row, percent)] if wide else []),
-            _spread(row, "final_personal", percent),
-            _value(row["density_mean"], False),
-            megabytes(_mega(row["bytes_up_mean"])),
-            megabytes(_mega(row["bytes_down_mean"])),
-            f"{row['bytes_ratio'] * 100:.1f}" if known(row["bytes_ratio"]) else "-",
-            megabytes(row["mb_to_target_mean"]),
-            _seconds(row["seconds_mean"]),
-        )
     out.print(Text(_heading(runs), style="bold"))
-    out.print(table)
+    out.print(_fitting(_columns(rows, str(runs[0].summary["metric"])), rows, out))
     _beside(rows, runs, out)
-    out.print(Text(f"\n{_near(comparison.folder / 'report.html')}"), soft_wrap=True)
+    out.print(Text(f"\n{near(comparison.folder / 'report.html')}"), soft_wrap=True)
+
+
+def _columns(rows: Sequence[Mapping[str, Any]], metric: str) -> list[_Column]:
+    percent = metric == "accuracy"
+    unit = "\n%" if percent else ""
+    budget = next((_both(row) for row in rows if row["variant"] == row["budget"]), None)
+    compared = sum(known(row["personal_at_budget_mean"]) or known(row["at_budget_mean"]) for row in rows) > 1
+    at = f"at {megabytes(budget)} MB"
+    equal = [
+        _Column(f"{at}{unit}", lambda r: _spread(r, "at_budget", percent), 2),
+        _Column(f"personal\n{at}", lambda r: _spread(r, "personal_at_budget", percent), 3),
+    ]
+    return [
+        _Column(f"{metric}{unit}", lambda r: _spread(r, "final", percent)),
+        _Column("minus\nFedAvg", lambda r: _difference(r, "final", percent), 1),
+        _Column(f"personal{unit}", lambda r: _spread(r, "final_personal", percent)),
+        _Column("minus\nFedAvg", lambda r: _difference(r, "final_personal", percent), 4),
+        _Column("density", lambda r: _value(r["density_mean"], False)),
+        _Column("MB\nup", lambda r: megabytes(_mega(r["bytes_up_mean"]))),
+        _Column("MB\ndown", lambda r: megabytes(_mega(r["bytes_down_mean"]))),
+        _Column("MB % of\nFedAvg", lambda r: f"{r['bytes_ratio'] * 100:.1f}" if known(r["bytes_ratio"]) else "-"),
+        _Column("MB to\ntarget", lambda r: megabytes(r["mb_to_target_mean"])),
+        *(equal if compared else []),
+        _Column("s", lambda r: _seconds(r["seconds_mean"]), 5),
+    ]
+
+
+def _fitting(columns: Sequence[_Column], rows: Sequence[Mapping[str, Any]], out: Console) -> Table:
+    """The table with as many columns as the terminal has room for, tight only if need be."""
+    unbounded = out.options.update(max_width=10_000)
+    for most in range(max(column.spare for column in columns), -1, -1):
+        shown = [column for column in columns if column.spare <= most]
+        for tight in (False, True):
+            table = _table("", *(column.head for column in shown), tight=tight)
+            table.columns[0].no_wrap = True
+            for place in table.columns:
+                place.vertical = "bottom"
+            for row in rows:
+                table.add_row(Text(str(row["variant"])), *(column.cell(row) for column in shown))
+            if out.measure(table, options=unbounded).maximum <= out.width:
+                return table
+    return table
 
 
 def _heading(runs: Sequence[Run]) -> str:
@@ -170,7 +188,7 @@ def _status(runs: Sequence[Run], out: Console) -> None:
             out.print(Text(f"{info['variant']}, seed {info['seed']} {info['status']}{why}", style="red"))
 
 
-def _near(path: Any) -> str:
+def near(path: Any) -> str:
     """A path as people type it from here."""
     found = os.path.relpath(path)
     return str(path) if found.startswith("..") else found
@@ -194,11 +212,16 @@ def _pair(mean: Any, sd: Any, percent: bool) -> str:
     return _value(mean, percent) + (f"±{_value(sd, percent)}" if known(sd) else "")
 
 
-def _difference(row: Mapping[str, Any], percent: bool) -> str:
-    if not known(row["final_diff"]) or row["strategy"] == row["variant"] == "fedavg":
+def _difference(row: Mapping[str, Any], name: str, percent: bool) -> str:
+    mean = row[f"{name}_diff"]
+    if not known(mean) or row["strategy"] == row["variant"] == "fedavg":
         return "-"
-    sign = "+" if row["final_diff"] >= 0 else ""
-    return sign + _pair(row["final_diff"], row["final_diff_sd"], percent)
+    return ("+" if mean >= 0 else "") + _pair(mean, row[f"{name}_diff_sd"], percent)
+
+
+def _both(row: Mapping[str, Any]) -> float | None:
+    """MB of both directions."""
+    return _mega(row["bytes_up_mean"] + row["bytes_down_mean"])
 
 
 def _seconds(value: Any) -> str:
@@ -209,16 +232,19 @@ def _seconds(value: Any) -> str:
 
 
 def print_split(split: Split) -> None:
-    """A row a client: device, samples of each part, classes present and how many of each."""
-    columns = ["client", "device", "train", "validation", "test"]
-    named = ["classes", "labels"] if split.classes else []
-    table = _table(*columns, *named, left=2)
+    """A row a client: device, samples of each part; classes present and how many of each, or the targets' spread."""
+    texts = ["client", "name", "device"] if split.named else ["client", "device"]
+    counts = ["train", "validation", "test", *(["classes"] if split.classes else [])]
+    spread = [] if split.classes else ["mean", "sd", "q05", "median", "q95"]
+    table = _table(*texts, *counts, *spread, *(["labels"] if split.classes else []), left=len(texts))
     for row in records(split.table):
-        extra = [str(row["classes"]), split.bar(row)] if split.classes else []
-        table.add_row(*(str(row[name]) for name in columns), *extra)
+        bar = [split.bar(row)] if split.classes else []
+        numbers = [_value(row[name], False) for name in spread]
+        table.add_row(*(Text(str(row[name])) for name in texts + counts), *numbers, *bar)
     out = console()
     out.print(table)
-    out.print(Text(f"\n{split.title}"))
+    out.print(Text(f"\n{split.heading}", style="bold"))
+    out.print(Text("\n".join(split.details)))
 
 
 def print_tiers(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -8,24 +8,41 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedsparse import devices, folder
+from fedsparse import devices, folder, settings
+from fedsparse.data import Data
 from fedsparse.experiment import Experiment
+from fedsparse.split import Indices, Parts
 from fedsparse.split import parts as divide
 
 if TYPE_CHECKING:
     import pandas as pd
 
+PARTS = ("train", "validation", "test")
+QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 _EIGHTHS = "·▁▂▃▄▅▆▇█"
 _BINS = 40
 
 
 @dataclass(frozen=True)
 class Split:
-    """One row a client: `client, device, train, validation, test`; for labels also `classes, class_0, class_1, ...`."""
+    """How data come to clients.
+
+    `table` has a row a client: `client`, `name` where clients have one, `device`, samples as `train, validation, test`;
+    for labels `classes, class_0, class_1, ...`, for a regression `mean, sd, q05, q25, median, q75, q95` of the targets
+    times `unit`. `rows` has a row a sample: `client, row, part`; as a file it is what the partition `fixed` takes.
+    """
 
     table: pd.DataFrame
+    rows: pd.DataFrame
     classes: int | None
-    title: str
+    unit: float
+    heading: str
+    details: tuple[str, ...]
+
+    @property
+    def named(self) -> bool:
+        """Whether clients have names of their own."""
+        return "name" in self.table
 
     def counts(self) -> np.ndarray:
         """Samples of each client (rows) and class (columns)."""
@@ -43,31 +60,61 @@ def split(experiment: Experiment) -> Split:
     """How the experiment's data come to its clients."""
     import pandas as pd
 
-    data = experiment.dataset.build().load()
-    rows = experiment.partition.build().split(data, experiment.clients, experiment.seed)
+    data, partition = experiment.dataset.build().load(), experiment.partition.build()
+    owned = partition.split(data, experiment.clients, experiment.seed)
     options = experiment.partition
-    parts = divide(rows, data, options.validation, options.test, experiment.seed)
-    tiers = devices.assign(experiment.devices, len(parts), experiment.seed)
-    table = pd.DataFrame(
-        {
-            "client": range(len(parts)),
-            "device": tiers,
-            "train": [len(p.train) for p in parts],
-            "validation": [len(p.validation) for p in parts],
-            "test": [len(p.test) for p in parts],
-        }
+    parts = divide(owned, data, options.validation, options.test, experiment.seed)
+    names = partition.names(data)
+    columns: dict[str, Any] = {
+        "client": range(len(parts)),
+        **({} if names is None else {"name": names}),
+        "device": devices.assign(experiment.devices, len(parts), experiment.seed),
+        **{use: [len(getattr(part, use)) for part in parts] for use in PARTS},
+        **_targets(data, [np.concatenate([getattr(part, use) for use in PARTS]) for part in parts]),
+    }
+    table = pd.DataFrame(columns)
+    totals = ", ".join(f"{table[use].sum():,} {use}" for use in PARTS)
+    used = int(table[list(PARTS)].to_numpy().sum())
+    gaps = sum(map(len, owned)) - used
+    left_out = [partition.left_out(data), f"left out: {gaps:,} samples in the gaps between parts" if gaps else ""]
+    return Split(
+        table,
+        pd.concat([_rows(names[c] if names else c, *both) for c, both in enumerate(zip(owned, parts, strict=True))]),
+        data.classes,
+        data.unit,
+        f"{experiment.dataset.label}: {used:,} samples on {len(parts)} client{'s' * (len(parts) != 1)}",
+        (f"by {_options(experiment)}", totals + _official(data), *filter(None, left_out)),
     )
-    if data.classes is not None:
-        counts = np.stack([np.bincount(data.y[r].reshape(-1).numpy(), minlength=data.classes) for r in rows])
-        table["classes"] = (counts > 0).sum(1)
-        for label in range(data.classes):
-            table[f"class_{label}"] = counts[:, label]
-    official = f", official test set of {len(data.test[0])}" if data.test is not None else ""
-    title = (
-        f"{experiment.dataset.label}: {sum(map(len, rows))} samples on {len(rows)} clients "
-        f"by {options.label}, seed {experiment.seed}{official}"
-    )
-    return Split(table, data.classes, title)
+
+
+def _targets(data: Data, rows: list[Indices]) -> dict[str, Any]:
+    """What stands in the table on the clients' targets."""
+    if data.classes is None:
+        own = [data.y[r].reshape(len(r), -1)[:, 0].double().numpy() * data.unit for r in rows]
+        spread = np.stack([np.quantile(targets, list(QUANTILES.values())) for targets in own])
+        columns = {"mean": [targets.mean() for targets in own], "sd": [targets.std() for targets in own]}
+        return columns | dict(zip(QUANTILES, spread.T, strict=True))
+    counts = np.stack([np.bincount(data.y[r].reshape(-1).numpy(), minlength=data.classes) for r in rows])
+    return {"classes": (counts > 0).sum(1)} | {f"class_{label}": counts[:, label] for label in range(data.classes)}
+
+
+def _rows(client: Any, owned: Indices, parts: Parts) -> pd.DataFrame:
+    import pandas as pd
+
+    use = np.full(len(owned), "", dtype=object)  # a gap between two parts
+    for part in PARTS:
+        use[np.isin(owned, getattr(parts, part))] = part
+    return pd.DataFrame({"client": client, "row": owned, "part": use})
+
+
+def _options(experiment: Experiment) -> str:
+    chosen = experiment.partition
+    told = {k: Path(v).name if k in settings.PATHS else settings.shown(v) for k, v in chosen.options.items()}
+    return ", ".join([chosen.label, *(f"{key} = {value}" for key, value in told.items()), f"seed {experiment.seed}"])
+
+
+def _official(data: Data) -> str:
+    return f"; official test set of {len(data.test[0]):,}" if data.test is not None else ""
 
 
 def tiers(experiment: Experiment) -> list[dict[str, Any]]:
@@ -79,41 +126,20 @@ def tiers(experiment: Experiment) -> list[dict[str, Any]]:
     return [{"device": n, "clients": dealt.count(n), **tier.model_dump()} for n, tier in experiment.devices.items()]
 
 
-def write(found: Split | list[dict[str, Any]], out: Path) -> list[Path]:
-    """Tables and figures into a folder of their own, which is not there yet or is empty; what was written."""
+def write(found: Split | list[dict[str, Any]], out: Path | None, name: str) -> list[Path]:
+    """Tables and figures into a folder of their own, a new one under runs/ where `out` is None; what was written."""
     import pandas as pd
 
-    place = folder.claim(out, "show")
     if not isinstance(found, Split):
-        pd.DataFrame(found).to_csv(place / "devices.csv", index=False)
-        return [place / "devices.csv"]
+        path = folder.claim(out, name) / "devices.csv"
+        pd.DataFrame(found).to_csv(path, index=False)
+        return [path]
+    from fedsparse.cli import drawing
+
+    picture = drawing.draw(found)
+    place = folder.claim(out, name)
     found.table.to_csv(place / "data.csv", index=False)
-    if found.classes is None:
-        return [place / "data.csv"]
-    draw(found, place / "label_distribution.png")
-    return [place / "data.csv", place / "label_distribution.png"]
-
-
-def draw(split: Split, path: Path) -> None:
-    """Each client's samples as a bar, stacked by class."""
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    counts = split.counts()
-    clients, classes = counts.shape
-    figure = Figure(figsize=(min(14.0, 3.5 + 0.25 * clients), 4.2), layout="constrained")
-    axes = figure.subplots()
-    colors = matplotlib.colormaps["tab10" if classes <= 10 else "tab20" if classes <= 20 else "turbo"]
-    below = np.zeros(clients)
-    for label in range(classes):
-        color = colors(label) if classes <= 20 else colors(label / (classes - 1))
-        axes.bar(range(clients), counts[:, label], bottom=below, width=0.85, color=color, label=str(label))
-        below += counts[:, label]
-    axes.set(xlabel="client", ylabel="samples", xlim=(-0.6, clients - 0.4), title=split.title)
-    axes.title.set_fontsize(9)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
-    if classes <= 20:
-        axes.legend(title="class", fontsize=7, title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    figure.savefig(path, dpi=120)
+    found.rows.to_csv(place / "partition.csv", index=False)
+    drawn = place / ("target_distribution.png" if found.classes is None else "label_distribution.png")
+    drawn.write_bytes(picture)
+    return [place / "data.csv", place / "partition.csv", drawn]

@@ -151,8 +151,8 @@ class Adapter(FlowerStrategy):
 
     def _central(self) -> None:
         if (model := self.model()) is not None:
-            x, y = self.federation.test
-            self._row["metric"] = train.evaluate(self.federation.module(model), x, y, self.federation.data.task)[0]
+            (x, y), data = self.federation.test, self.federation.data
+            self._row["metric"] = train.evaluate(self.federation.module(model), x, y, data.task, unit=data.unit)[0]
 
     def _layers(self, t: int) -> None:
         """Density of every maskable layer, and how far the clients' masks agree, in rounds with an evaluation."""

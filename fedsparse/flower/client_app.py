@@ -84,5 +84,5 @@ def _train(built: Federation, phase: str, received: Payload, client: Client) -> 
 def _evaluate(built: Federation, received: Payload, client: Client) -> Payload:
     model = built.strategy.personal(received, client)
     x, y = client.part("test")
-    metric, loss = train.evaluate(model, x, y, built.data.task)
+    metric, loss = train.evaluate(model, x, y, built.data.task, unit=built.data.unit)
     return Payload(info={"examples": len(y), "metric": metric, "loss": loss})

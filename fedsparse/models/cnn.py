@@ -34,10 +34,10 @@ class CNN(Scaled):
             layers[f"conv{i}"] = nn.Conv2d(channels, wide, 3, padding=1, bias=self.norm == "none")
             if self.norm == "batch":
                 layers[f"norm{i}"] = nn.BatchNorm2d(wide)
-            layers[f"relu{i}"] = nn.ReLU()
             if i == len(self.channels) or min(height, width) >= POOLED_ABOVE:
-                layers[f"pool{i}"] = nn.MaxPool2d(2)
+                layers[f"pool{i}"] = nn.MaxPool2d(2)  # before ReLU it costs less, and gives the same bits
                 height, width = height // 2, width // 2
+            layers[f"relu{i}"] = nn.ReLU()
             channels = wide
         layers["flatten"] = nn.Flatten()
         hidden = self.units(self.hidden)

@@ -20,11 +20,11 @@ class LeNet5(Scaled):
         return nn.Sequential(
             OrderedDict(
                 conv1=nn.Conv2d(channels, maps1, 5, padding=padding),
+                pool1=nn.MaxPool2d(2),  # pooling first costs less, and gives the same bits
                 relu1=nn.ReLU(),
-                pool1=nn.MaxPool2d(2),
                 conv2=nn.Conv2d(maps1, maps2, 5),
-                relu2=nn.ReLU(),
                 pool2=nn.MaxPool2d(2),
+                relu2=nn.ReLU(),
                 flatten=nn.Flatten(),
                 fc1=nn.Linear(25 * maps2, units1),
                 relu3=nn.ReLU(),

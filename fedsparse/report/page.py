@@ -5,29 +5,20 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from fedsparse import columns
 from fedsparse.measures import MEGA, baselines
-from fedsparse.report.sections import METRICS, Picture, Section
+from fedsparse.report.cells import Column, breakable, difference, known, mb, number, share, spread, table
+from fedsparse.report.sections import METRICS, Picture, Section, total_mb
 from fedsparse.report.style import STYLE
 from fedsparse.results import Run
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table: its head, a cell's HTML from a row, and whether cells are numbers."""
-
-    head: str
-    cell: Callable[[Any], str]
-    number: bool = True
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
@@ -44,11 +35,11 @@ def page(title: str, sections: Sequence[Section]) -> str:
 
 
 def _section(section: Section, heading: bool) -> str:
-    table, done = section.table, section.table[section.table["status"] == columns.DONE]
-    models = ", ".join(dict.fromkeys(table["model"].dropna()))
-    rounds = " or ".join(str(n) for n in dict.fromkeys(table["rounds"]))
+    found, done = section.table, section.table[section.table["status"] == columns.DONE]
+    models = ", ".join(dict.fromkeys(found["model"].dropna()))
+    rounds = " or ".join(str(n) for n in dict.fromkeys(found["rounds"]))
     seeds = done["seed"].nunique()
-    drawn = f"{seeds} seed{'s' * (seeds != 1)}" if len(table) > 1 else f"seed {table['seed'].iloc[0]}"
+    drawn = f"{seeds} seed{'s' * (seeds != 1)}" if len(found) > 1 else f"seed {found['seed'].iloc[0]}"
     facts = ["" if heading else section.dataset, models, f"{rounds} rounds", drawn]
     direction = "higher" if section.higher else "lower"
     facts.append(f"{section.word.lower() if section.metric == 'accuracy' else section.word}, {direction} is better")
@@ -56,29 +47,63 @@ def _section(section: Section, heading: bool) -> str:
     lead = f"<p class=lead>{' · '.join(escape(fact) for fact in facts if fact)}</p>"
     pictures = "".join(_picture(picture) for picture in section.pictures)
     return (
-        f"<section>{head}{lead}{_unfinished(table)}{_summary(section)}{_stock(table)}"
+        f"<section>{head}{lead}{_unfinished(found)}{_views(section)}{_stock(found)}"
         f"<div class=figures>{pictures}</div>{_each_run(section)}</section>\n"
     )
 
 
+def _views(section: Section) -> str:
+    """The two tables: the whole runs with their bytes, and every variant at the same MB."""
+    if not section.budget:
+        return _summary(section)
+    whole = "Each variant at its own density, with the bytes that its whole run took."
+    equal = (
+        f"Read off each curve where it has used what {section.budget} used in all on the same seed "
+        f"({mb(section.budget_mb)} MB in the mean), best first. A dash: no such model, or a curve that does not get "
+        "there on every seed."
+    )
+    return (
+        f"<h3>At equal density</h3><p class=note>{whole}</p>{_summary(section)}"
+        f"<h3>At equal MB</h3><p class=note>{escape(equal)}</p>{_equal(section)}"
+    )
+
+
 def _summary(section: Section) -> str:
-    """The table: a row a variant. Columns that compare with FedAvg are left out where there is none."""
-    rows = section.summary.to_dict("records")
+    """A row a variant. What compares with FedAvg is left out where there is none."""
     bases = set(baselines(section.table).values()) - {None}
-    compared, scale = bool(bases), section.scale
+    compared = bool(bases)
+    below = "to FedAvg" if compared else ""
     wanted = [
         Column("Strategy", lambda r: _name(r, section.table), number=False),
-        Column(section.head, lambda r: _spread(r["final_mean"], r["final_sd"], scale)),
-        Column("Against FedAvg", lambda r: _difference(r, bases, scale)) if compared else None,
-        Column("Personal", lambda r: _spread(r["final_personal_mean"], r["final_personal_sd"], scale)),
-        Column("Density", lambda r: _number(r["density_mean"], 3)),
-        Column("MB up", lambda r: _mb(r["bytes_up_mean"] / MEGA)),
-        Column("MB down", lambda r: _mb(r["bytes_down_mean"] / MEGA)),
-        Column("Bytes vs FedAvg", lambda r: _share(r["bytes_ratio"])) if compared else None,
-        Column("MB to target", lambda r: _mb(r["mb_to_target_mean"])) if compared else None,
-        Column("Seconds", lambda r: _mb(r["seconds_mean"])),
+        Column(section.head, lambda r: _quality(r, "final", bases, section.scale), below=below),
+        Column(_personal(section), lambda r: _quality(r, "final_personal", bases, section.scale), below=below),
+        Column("Density", lambda r: number(r["density_mean"], 3)),
+        Column("MB up", lambda r: mb(r["bytes_up_mean"] / MEGA)),
+        Column("MB down", lambda r: mb(r["bytes_down_mean"] / MEGA)),
+        Column("Bytes vs FedAvg", lambda r: share(r["bytes_ratio"])) if compared else None,
+        Column("MB to target", lambda r: mb(r["mb_to_target_mean"])) if compared else None,
+        Column("Seconds", lambda r: mb(r["seconds_mean"])),
     ]
-    return _table([column for column in wanted if column], rows, "cards")
+    return table([column for column in wanted if column], section.summary.to_dict("records"), "cards")
+
+
+def _equal(section: Section) -> str:
+    """A row a variant at the budget: the best first, those that do not get there last."""
+    keys = ["at_budget_mean", "personal_at_budget_mean"]
+    if section.summary[keys[0]].isna().all():
+        keys = keys[1:]
+    rows = section.summary.sort_values(keys, ascending=not section.higher, na_position="last", kind="stable")
+
+    def name(row: dict[str, Any]) -> str:
+        return breakable(row["variant"]) + "<small>the budget</small>" * (row["variant"] == section.budget)
+
+    wanted = [
+        Column("Strategy", name, number=False),
+        Column(section.head, lambda r: spread(r["at_budget_mean"], r["at_budget_sd"], section.scale)),
+        Column(_personal(section), lambda r: spread(r[keys[-1]], r["personal_at_budget_sd"], section.scale)),
+        Column("MB in all", lambda r: mb(total_mb(r))),
+    ]
+    return table(wanted, rows.to_dict("records"), "small")
 
 
 def _each_run(section: Section) -> str:
@@ -86,37 +111,31 @@ def _each_run(section: Section) -> str:
     rows = section.table.to_dict("records")
     outside = {(label, int(run.summary["seed"])): _evaluation_mb(run) for label, run in section.runs}
     extras = [str(name) for name in section.table.columns if str(name).startswith("paper_")]
+
+    def plain(name: str) -> Callable[[Any], str]:
+        return lambda r: spread(r[name], math.nan, section.scale)
+
+    equal = [Column("At equal MB", plain("metric_at_budget")), Column("Personal", plain("personal_at_budget"))]
     wanted = [
         Column("Run", lambda r: escape(str(r["variant"])), number=False),
         Column("Seed", lambda r: str(r["seed"])),
         Column("Status", lambda r: escape(str(r["status"])), number=False),
-        Column(section.head, lambda r: _spread(r["final"], math.nan, section.scale)),
-        Column("Personal", lambda r: _spread(r["final_personal"], math.nan, section.scale)),
-        Column("MB up", lambda r: _mb(r["bytes_up"] / MEGA)),
-        Column("MB down", lambda r: _mb(r["bytes_down"] / MEGA)),
-        Column("Evaluation MB", lambda r: _mb(outside.get((r["variant"], r["seed"]), math.nan))),
-        Column("MB to target", lambda r: _mb(r[columns.MB_TO_TARGET])),
-        Column("Seconds", lambda r: _mb(r["seconds"])),
+        Column(section.head, plain("final")),
+        Column("Personal", plain("final_personal")),
+        Column("MB up", lambda r: mb(r["bytes_up"] / MEGA)),
+        Column("MB down", lambda r: mb(r["bytes_down"] / MEGA)),
+        Column("Evaluation MB", lambda r: mb(outside.get((r["variant"], r["seed"]), math.nan))),
+        Column("MB to target", lambda r: mb(r[columns.MB_TO_TARGET])),
+        *(equal if section.budget else []),
+        Column("Seconds", lambda r: mb(r["seconds"])),
         *(Column(name, partial(_cell, name)) for name in extras),
     ]
     note = "<p class=note>Evaluation traffic is outside the training totals.</p>"
-    return f"<details><summary>Every run</summary><div class=wide>{_table(wanted, rows, '')}</div>{note}</details>"
+    return f"<details><summary>Every run</summary><div class=wide>{table(wanted, rows, '')}</div>{note}</details>"
 
 
-def _table(wanted: Sequence[Column], rows: Iterable[dict[str, Any]], kind: str) -> str:
-    head = "".join(f"<th{' class=n' * c.number} scope=col>{escape(c.head)}</th>" for c in wanted)
-    lines = []
-    for row in rows:
-        first, *rest = wanted
-        cells = "".join(
-            f'<td{" class=n" * c.number} data-head="{escape(c.head)}"><span>{c.cell(row)}</span></td>' for c in rest
-        )
-        lines.append(f"<tr><th scope=row>{first.cell(row)}</th>{cells}</tr>")
-    return f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-
-
-def _name(row: dict[str, Any], table: pd.DataFrame) -> str:
-    own = table[table["variant"] == row["variant"]]
+def _name(row: dict[str, Any], runs: pd.DataFrame) -> str:
+    own = runs[runs["variant"] == row["variant"]]
     done = int((own["status"] == columns.DONE).sum())
     small = []
     if row["strategy"] != row["variant"]:
@@ -125,12 +144,12 @@ def _name(row: dict[str, Any], table: pd.DataFrame) -> str:
         small.append(row["overrides"])
     if done < len(own) > 1:
         small.append(f"{done} of {len(own)} runs done")
-    return escape(str(row["variant"])) + "".join(f"<small>{escape(text)}</small>" for text in small)
+    return breakable(row["variant"]) + "".join(f"<small>{escape(text)}</small>" for text in small)
 
 
-def _unfinished(table: pd.DataFrame) -> str:
+def _unfinished(runs: pd.DataFrame) -> str:
     lines = []
-    for row in table[table["status"] != columns.DONE].to_dict("records"):
+    for row in runs[runs["status"] != columns.DONE].to_dict("records"):
         why = f": {row['why']}" if isinstance(row["why"], str) and row["why"] else ""
         state = {columns.RUNNING: "has not ended", columns.INTERRUPTED: "was interrupted"}.get(
             row["status"], row["status"]
@@ -138,20 +157,20 @@ def _unfinished(table: pd.DataFrame) -> str:
         lines.append(f"<li>{escape(str(row['variant']))}, seed {row['seed']} {escape(str(state))}{escape(why)}</li>")
     if not lines:
         return ""
-    lead = "Not in the means:" if len(table) > 1 else "The numbers are those so far:"
+    lead = "Not in the means:" if len(runs) > 1 else "The numbers are those so far:"
     return f"<div class=notice><p>{lead}</p><ul>{''.join(lines)}</ul></div>"
 
 
-def _stock(table: pd.DataFrame) -> str:
+def _stock(runs: pd.DataFrame) -> str:
     """What stock Flower would send for the baseline's tensors, where the run has booked it."""
     up, down = columns.STOCK
-    if up not in table or down not in table:
+    if up not in runs or down not in runs:
         return ""
-    known = table[(table["status"] == columns.DONE) & table[up].notna() & table[down].notna()]
-    known = known[known["variant"].isin({b for b in baselines(table).values() if b})]
-    if known.empty:
+    booked = runs[(runs["status"] == columns.DONE) & runs[up].notna() & runs[down].notna()]
+    booked = booked[booked["variant"].isin({b for b in baselines(runs).values() if b})]
+    if booked.empty:
         return ""
-    numbers = f"{_mb(known[up].mean() / MEGA)} MB up and {_mb(known[down].mean() / MEGA)} MB down"
+    numbers = f"{mb(booked[up].mean() / MEGA)} MB up and {mb(booked[down].mean() / MEGA)} MB down"
     text = f"FedAvg goes through the same codec here; stock Flower would send {numbers} for the same tensors."
     return f"<p class=note>{text}</p>"
 
@@ -182,6 +201,11 @@ def _words(sections: Sequence[Section]) -> str:
     if any(any(baselines(section.table).values()) for section in sections):
         goal = f"MB both ways until the global model first reaches {' or '.join(near)} on the same seed."
         lines["MB to target"] = f"{goal} A dash: not on every seed."
+    if any(section.budget for section in sections):
+        lines["At equal MB"] = (
+            "Linear between evaluated rounds over the training MB so far; a curve that ends up to 3 % below counts "
+            "with its last value."
+        )
     terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in lines.items())
     return f"<section><h2>What the words mean</h2><dl>{terms}</dl></section>\n"
 
@@ -238,41 +262,19 @@ def _evaluation_mb(run: Run) -> float:
     return float(messages.loc[messages["phase"] == columns.EVALUATE, "bytes"].sum()) / MEGA
 
 
-def _spread(mean: Any, sd: Any, scale: float, sign: str = "") -> str:
-    digits = 2 if scale == 100 else 3
-    if not _known(mean):
-        return "-"
-    spread = f" <span class=sd>± {_number(scale * sd, digits)}</span>" if _known(sd) else ""
-    return f"{sign}{_number(scale * mean, digits)}{spread}"
+def _personal(section: Section) -> str:
+    return f"Personal{' %' * (section.scale == 100)}"
 
 
-def _difference(row: dict[str, Any], bases: Set[str | None], scale: float) -> str:
+def _quality(row: dict[str, Any], name: str, bases: Set[str | None], scale: float) -> str:
+    """A mean, and below it the difference to FedAvg."""
+    mean = spread(row[f"{name}_mean"], row[f"{name}_sd"], scale)
+    if not bases or not known(row[f"{name}_mean"]):
+        return mean
     if row["variant"] in bases:
-        return "<span class=sd>baseline</span>"
-    mean = row["final_diff"]
-    return _spread(mean, row["final_diff_sd"], scale, "+" if _known(mean) and mean > 0 else "")
+        return f"{mean}<small>baseline</small>"
+    return f"{mean}<small class=diff>{difference(row[f'{name}_diff'], row[f'{name}_diff_sd'], scale)}</small>"
 
 
 def _cell(name: str, row: dict[str, Any]) -> str:
-    return _mb(row[name])
-
-
-def _known(value: Any) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-def _number(value: Any, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") if _known(value) else "-"
-
-
-def _mb(value: Any) -> str:
-    if not _known(value):
-        return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def _share(value: Any) -> str:
-    if not _known(value):
-        return "-"
-    width = min(100.0, 100 * value)
-    return f"{100 * value:.1f}&nbsp;%<i class=bar><i style='width:{width:.1f}%'></i></i>"
+    return mb(row[name])

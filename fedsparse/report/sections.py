@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import pandas as pd
 
 from fedsparse import columns
 from fedsparse.errors import InputError
-from fedsparse.measures import run_table, summarise
-from fedsparse.results import Comparison, Run, load, run_row
+from fedsparse.measures import MEGA, SHORT, run_table, summarise
+from fedsparse.results import Comparison, Run, load, run_row, with_rounds
 
 Labelled = list[tuple[str, Run]]
 METRICS = {
@@ -60,13 +59,40 @@ class Section:
     def word(self) -> str:
         return METRICS.get(self.metric, (self.metric or "Metric", ""))[0]
 
+    @property
+    def budget(self) -> str:
+        """The variant whose total MB are the budget of the view at equal MB; "" where there is no such view."""
+        known = self.summary.loc[
+            self.summary["at_budget_mean"].notna() | self.summary["personal_at_budget_mean"].notna()
+        ]
+        return str(known[columns.BUDGET].iloc[0]) if len(known) > 1 else ""
+
+    @property
+    def budget_mb(self) -> float:
+        """The budget: training MB both ways, mean over the seeds."""
+        return sum(total_mb(row) for row in self.summary.to_dict("records") if row["variant"] == self.budget)
+
+    def why(self, row: Mapping[Any, Any], at: str) -> str:
+        """Why a variant's row of the summary has no `at_budget` or `personal_at_budget`."""
+        if not row["seeds"]:
+            return "no run is done"
+        if pd.isna(row["final_mean" if at == "at_budget" else "final_personal_mean"]):
+            return "no global model" if at == "at_budget" else "not evaluated"
+        ends = total_mb(row)
+        return f"ends at {ends:.3g} MB" if ends < (1 - SHORT) * self.budget_mb else "not known on every seed"
+
+
+def total_mb(row: Mapping[Any, Any]) -> float:
+    """Training MB both ways of a variant, mean over the seeds, from its row of the summary."""
+    return float(row["bytes_up_mean"] + row["bytes_down_mean"]) / MEGA
+
 
 def collect(folders: Sequence[Path]) -> list[Section]:
     """What the page shows: one section for each data set and metric, for numbers of two of them share no axis."""
     if len(folders) == 1:
         loaded = load(folders[0])
         runs = [(run.label, run) for run in _runs(loaded)]
-        table = loaded.table if isinstance(loaded, Comparison) else _table_of(loaded)
+        table = loaded.table if isinstance(loaded, Comparison) else run_table(_pairs(loaded))
         # A page of one run shows what it has, finished or not.
         summary = loaded.summary if isinstance(loaded, Comparison) else summarise(table.assign(status=columns.DONE))
     else:
@@ -92,38 +118,36 @@ def _runs(loaded: Run | Comparison) -> list[Run]:
     return [loaded] if isinstance(loaded, Run) else loaded.runs
 
 
-def _table_of(loaded: Run | Comparison) -> pd.DataFrame:
-    return run_table([(run_row(loaded), loaded.rounds)]) if isinstance(loaded, Run) else loaded.table
+def _pairs(loaded: Run | Comparison) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """The rows of its table, each with its run's `rounds`."""
+    return (
+        [(run_row(loaded), loaded.rounds)] if isinstance(loaded, Run) else list(with_rounds(loaded.table, loaded.runs))
+    )
 
 
 def _merge(folders: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame, Labelled]:
     """One table, summary and list of runs from several folders; a run that is there twice counts once."""
-    pairs: dict[tuple[str, int], tuple[dict[str, Any], pd.DataFrame]] = {}
+    rows: dict[tuple[str, int], tuple[dict[str, Any], pd.DataFrame]] = {}
     runs: dict[tuple[str, int], Run] = {}
     overrides: dict[str, str] = {}
     names = _names(folders)
     configs: dict[str, list[Any]] = {}
     for folder, name in zip(folders, names, strict=True):
         loaded = load(folder)
-        table = _table_of(loaded)
+        pairs = _pairs(loaded)
         found = {(run.label, int(run.summary["seed"])): run for run in _runs(loaded)}
-        labels = {
-            str(label): _label(str(label), name, _config(found, str(label)), configs) for label in table["variant"]
-        }
-        for row in table.to_dict("records"):
-            label, seed = str(row["variant"]), int(row["seed"])
-            run = found.get((label, seed))
-            rounds = columns.frame([], columns.ROUNDS) if run is None else run.rounds
-            key = labels[label], seed
-            if key not in pairs:
-                pairs[key] = {**{str(k): v for k, v in row.items()}, "variant": labels[label], "source": name}, rounds
-                runs.update({} if run is None else {key: run})
+        variants = dict.fromkeys(str(row["variant"]) for row, _ in pairs)
+        labels = {label: _label(label, name, _config(found, label), configs) for label in variants}
+        for row, rounds in pairs:
+            label, seed, budget = str(row["variant"]), int(row["seed"]), row.get(columns.BUDGET)
+            if (key := (labels[label], seed)) not in rows:
+                ours = {"variant": labels[label], "source": name, columns.BUDGET: labels.get(str(budget), budget)}
+                rows[key] = {**row, **ours}, rounds
+                runs |= {key: found[label, seed]} if (label, seed) in found else {}
         if isinstance(loaded, Comparison):
             texts = zip(loaded.summary["variant"], loaded.summary["overrides"], strict=True)
             overrides |= {labels[label]: text for label, text in texts if label in labels}
-    table = run_table(pairs.values())
-    known = pd.Series([keys.get(columns.MB_TO_TARGET) for keys, _ in pairs.values()], dtype=columns.FLOAT)
-    table[columns.MB_TO_TARGET] = table[columns.MB_TO_TARGET].fillna(known)  # of runs whose folders were not kept
+    table = run_table(rows.values())
     return table, summarise(table, overrides), [(label, run) for (label, _), run in runs.items()]
 
 
@@ -147,11 +171,5 @@ def _label(label: str, source: str, config: Any, taken: dict[str, list[Any]]) ->
 
 def _config(runs: dict[tuple[str, int], Run], label: str) -> dict[str, Any] | None:
     """What decides a variant's results, whatever the seed and the machine; None where no run folder says it."""
-    path = next((run.folder / "config.toml" for (own, _), run in runs.items() if own == label), None)
-    if path is None or not path.is_file():
-        return None
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error}.") from None
-    return {key: value for key, value in found.items() if key not in ("seed", "runtime", "compare")}
+    found = next((run.config for (own, _), run in runs.items() if own == label), {})
+    return {key: value for key, value in found.items() if key not in ("seed", "runtime", "compare")} or None

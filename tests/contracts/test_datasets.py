@@ -27,6 +27,8 @@ def test_a_dataset(name):
     kind = registry.find("datasets", name)
     assert issubclass(kind, Dataset) and registry.summary("datasets", name)
     assert all(field.description for field in kind.model_fields.values())
+    if any(field.is_required() for field in kind.model_fields.values()):
+        pytest.skip(f"{name} has options without a default")
     dataset = kind(**({"download": False} if "download" in kind.model_fields else {}))
     hash(dataset)  # the runs of a comparison share it by its options
     try:

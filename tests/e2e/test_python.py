@@ -79,6 +79,26 @@ def test_compare(tmp_path: Path) -> None:
     assert seeds[0].info["model_hash"] != seeds[1].info["model_hash"]
 
 
+def test_a_comparison_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
+    whole = fs.compare(SMALL, strategies=["feddip"], seeds=2, out=tmp_path / "whole")
+    out = tmp_path / "slices"
+    fs.compare(SMALL, strategies=["feddip"], seeds=1, out=out, resume=True)
+    before = (out / "fedavg-seed0" / "run.json").read_bytes()
+    cut = json.loads((out / "feddip-seed0" / "run.json").read_text()) | {"status": "running"}
+    (out / "feddip-seed0" / "run.json").write_text(json.dumps(cut))
+    (out / "feddip-seed0" / "half.txt").touch()
+    both = fs.compare(SMALL, strategies=["feddip"], seeds=2, out=out, resume=True)
+    assert (out / "fedavg-seed0" / "run.json").read_bytes() == before, "what was done is not run again"
+    assert not (out / "feddip-seed0" / "half.txt").exists(), "what was cut off begins again"
+    keys = ["variant", "seed", "model_hash", "bytes_up", "bytes_down", "final"]
+    assert both.table[keys].equals(whole.table[keys])
+    assert fs.compare(SMALL, strategies=["feddip"], seeds=2, out=out, resume=True).table.equals(both.table)
+    with pytest.raises(fs.InputError, match="fedavg-seed0' holds another experiment"):
+        fs.compare(SMALL, rounds=4, out=out, resume=True)
+    with pytest.raises(fs.InputError, match="--out"):
+        fs.compare(SMALL, resume=True)
+
+
 def test_a_failed_run_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
     broken = f"{Path(__file__).parent.parent / 'killer.py'}:Broken"
     both = fs.compare(SMALL, compare={"variants": {"bad": {"strategy": broken}}, "seeds": 1}, out=tmp_path / "c")

@@ -12,6 +12,7 @@ from federations import built, client_of
 from fedsparse import masks
 from fedsparse.flower import wire
 from fedsparse.payload import Ids, Payload
+from fedsparse.sparsifiers import lamp
 from fedsparse.strategy import Reply, State, Task
 
 UPLINKS = ["dense", "masked", "masked_residual", "topk"]
@@ -133,3 +134,24 @@ def test_the_last_round_draws_a_mask_of_the_target_density(tmp_path: Path) -> No
     for t in (1, 2, 3):
         state = fed.strategy.merge(state, [], Task("train", t, fed.nodes))
     assert masks.count(state.masks) == round(0.1 * sum(fed.setup.sizes.values()))
+
+
+def test_lamp_weighs_a_weight_against_those_of_its_layer_that_are_not_smaller() -> None:
+    weights = {"big": torch.tensor([[3.0, -1.0], [2.0, 0.0]]), "small": torch.tensor([0.1, 0.2])}
+    scores = lamp.score(weights, weights)
+    assert torch.allclose(scores["big"], torch.tensor([[1.0, 1 / 14], [4 / 13, 0.0]], dtype=torch.float64))
+    assert torch.allclose(scores["small"], torch.tensor([0.2, 1.0], dtype=torch.float64))
+
+
+def test_the_mask_settles(tmp_path: Path) -> None:
+    fed = built(rounds=10, strategy={"name": "feddip", "reach": 0.3, "settle": 0.5, "score": "lamp"})
+    state = fed.strategy.init(fed.shared, fed.nodes)
+    for t in range(1, 11):
+        noise = {
+            n: w + 0.1 * torch.randn(w.shape, generator=torch.Generator().manual_seed(t)) for n, w in fed.shared.items()
+        }
+        update = Payload({n: noise[n] - w for n, w in state.weights.items()}, kind="update", absent="zero")
+        after = fed.strategy.merge(state, [Reply(fed.nodes[0], update)], Task("train", t, fed.nodes))
+        same = all(torch.equal(after.masks[n], m) for n, m in state.masks.items())
+        assert same == (t > 5)
+        state = after

@@ -1,0 +1,128 @@
+"""Which figures a section gets, in what order, and what is said below each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedsparse import columns
+from fedsparse.measures import baselines, target_of
+from fedsparse.report import dots, figures
+from fedsparse.report.curves import Variant, layer_names
+from fedsparse.report.dots import Dot
+from fedsparse.report.lines import TOGETHER
+from fedsparse.report.sections import Picture, Section, total_mb
+
+KINDS = (
+    "Training bytes of a round by kind, mean over rounds and seeds. Values: of masked tensors; mask: all that says "
+    "where they are; dense: tensors sent without a mask; header: the rest of each message."
+)
+AGREEMENT = (
+    "How far the masks of the clients that trained in a round agree: mean Jaccard index over pairs of clients, then "
+    "over layers; 1 is one mask for all. Variants with one mask for all are left out."
+)
+METRICS = {
+    "metric": ("final", "at_budget", "the global model on the central test set"),
+    "personal": ("final_personal", "personal_at_budget", "each client's model on its own test part"),
+}
+"""By the word in a figure's file name: the summary's columns and whose quality it is."""
+
+
+def pictures(section: Section, suffix: str) -> list[Picture]:
+    """The figures that these runs have values for; where only some folders were kept, each says so."""
+    shown = variants(section)
+    kept = [v.label for v in shown]
+    some = f" Of the runs whose folders were kept: {', '.join(kept)}." if len(kept) < len(section.summary) else ""
+    found = []
+    for stem, data, caption, whole in _drawn(section, shown):
+        if data is not None:
+            found.append(Picture(f"{stem}{suffix}.png", data, caption + ("" if whole else some)))
+    return found
+
+
+def variants(section: Section) -> list[Variant]:
+    """Each variant with its finished runs, or, where it has none, with what its unfinished ones have."""
+    shown = []
+    for label, strategy in zip(section.summary["variant"], section.summary["strategy"], strict=True):
+        own = [run for name, run in section.runs if name == label and len(run.rounds)]
+        done = [run for run in own if run.summary["status"] == columns.DONE]
+        if own:
+            name = label if done or len(section.table) == 1 else f"{label} (unfinished)"
+            shown.append(Variant(name, strategy, done or own))
+    return shown
+
+
+Drawn = Iterator[tuple[str, bytes | None, str, bool]]
+"""Name, PNG, caption, and whether it holds every variant of the table."""
+
+
+def _drawn(section: Section, shown: list[Variant]) -> Drawn:
+    yield from _views(section)
+    yield from _curves(section, shown)
+    head, percent = f"Personal {lower(section.head)}", section.scale == 100
+    yield (
+        "clients",
+        dots.clients_figure(shown, head, section.higher, percent=percent),
+        f"Personal {lower(section.word)} of every client at the last evaluation, on its own test part: a dot a client "
+        "and seed, a box over the middle half, a bar at the mean; the dashed line is FedAvg's mean.",
+        False,
+    )
+    yield "bytes_round", figures.bytes_figure(shown), KINDS, False
+    layers = ", ".join(f"{n} {name}" for n, name in enumerate(figures.plain(layer_names(shown)), start=1))
+    text = f"Density of each layer at the end, mean over clients and seeds, of the variants that are sparse: {layers}."
+    yield "density_layers", figures.layers_figure(shown), text, False
+    yield "agreement_round", figures.agreement_figure(shown), AGREEMENT, False
+
+
+def _views(section: Section) -> Drawn:
+    """The two views of "equal": the whole runs with their bytes, and every variant at the same MB."""
+    rows = section.summary.to_dict("records")
+    known = [Variant(row["variant"], row["strategy"]) for row in rows]
+    percent = section.scale == 100
+    for stem, (final, at, whose) in METRICS.items():
+        head = section.head if stem == "metric" else f"Personal {lower(section.head)}"
+        word = section.word if stem == "metric" else f"Personal {lower(section.word)}"
+        whole = {row["variant"]: Dot(row[f"{final}_mean"], row[f"{final}_sd"], total_mb(row)) for row in rows}
+        yield (
+            f"{stem}_total",
+            dots.traffic_figure(whole, known, head, percent=percent),
+            f"{word} at the end ({whose}) against the training traffic of the whole run, printed in MB beside each "
+            "name; bars: plus and minus one standard deviation over the seeds.",
+            True,
+        )
+        equal = {
+            row["variant"]: Dot(row[f"{at}_mean"], row[f"{at}_sd"], total_mb(row), section.why(row, at)) for row in rows
+        }
+        label = f"{head} at {dots.short(section.budget_mb)} MB" if section.budget else ""
+        yield (
+            f"{stem}_budget",
+            dots.rows_figure(equal, known, label, section.higher, percent=percent) if section.budget else None,
+            f"{word} ({whose}) at equal MB: read off each curve where it has used the training traffic of "
+            f"{section.budget} ({dots.short(section.budget_mb)} MB) on the same seed.",
+            True,
+        )
+
+
+def _curves(section: Section, shown: list[Variant]) -> Drawn:
+    """Quality against the round and against MB."""
+    base = next((b for b in baselines(section.table).values() if b), None)
+    finals = section.summary.set_index("variant")["final_mean"]
+    target = target_of(float(finals[base]), section.higher) if base is not None and len(shown) > 1 else None
+    spread = "; line: mean over the seeds, band: plus and minus one standard deviation"
+    notes = (spread if any(len(v.runs) > 1 for v in shown) else "") + "."
+    notes += " The first rounds may lie outside the frame." if len(shown) > TOGETHER or not section.higher else ""
+    axes = {
+        "metric": ("metric", f"{section.head} (central test set)"),
+        "personal": ("metric_personal", f"Personal {lower(section.head)} (mean over clients)"),
+    }
+    for stem, (column, label) in axes.items():
+        for against, place in (("mb", "against training traffic, both directions"), ("round", "against the round")):
+            line = target if (stem, against) == ("metric", "mb") else None
+            data = figures.metric_figure(
+                shown, column, against, label, section.higher, percent=section.scale == 100, target=line
+            )
+            yield f"{stem}_{against}", data, f"{section.word} of {METRICS[stem][2]}, {place}{notes}", False
+
+
+def lower(word: str) -> str:
+    """A metric's name within a sentence."""
+    return word if word.isupper() else word.lower()  # RMSE stays
