@@ -68,13 +68,14 @@ def _read() -> dict[str, np.ndarray]:
             f"Learning Repository, and make the file with `python -m fedsparse.convert.hapt SOURCE OUT`."
         )
     try:
-        with np.load(home / FILE) as file:
+        with np.load(home / FILE, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("x", "y", "subject", "experiment")}
         _check(arrays)
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(
-            f"The file {home / FILE} is damaged ({error}): make it anew with "
-            f"`python -m fedsparse.convert.hapt SOURCE OUT`, SOURCE being the published folder."
+            f"The file {home / FILE} is damaged ({reason}): make it anew with "
+            f"`python -m fedsparse.convert.hapt SOURCE OUT`."
         ) from error
     return arrays
 
@@ -86,4 +87,4 @@ def _check(arrays: dict[str, np.ndarray]) -> None:
         if arrays[name].shape != shape:
             raise ValueError(f"{name} has the shape {arrays[name].shape}, not {shape}")
     if not np.isfinite(x).all():
-        raise ValueError("x holds numbers that are not finite")
+        raise ValueError("x holds what is no finite number")

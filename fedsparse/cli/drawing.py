@@ -5,6 +5,7 @@ A client is a line, whatever their number, so that a phone shows the picture at 
 
 from __future__ import annotations
 
+import io
 import textwrap
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fedsparse.report.canvas import GRID, INK, QUIET, STYLE, blank, in_percent, png
+from fedsparse.report.canvas import GRID, INK, QUIET, STYLE, blank, in_percent
 
 if TYPE_CHECKING:
     from fedsparse.cli.views import Split
@@ -56,7 +57,9 @@ def draw(split: Split) -> bytes:
         _clients(left, split)
         for axes in (left, right):
             axes.set_ylim(clients - 0.5, -0.5)
-        return png(figure)
+        out = io.BytesIO()
+        figure.savefig(out, format="png", metadata={"Software": None})  # in full: a palette would make steps of shades
+        return out.getvalue()
 
 
 def _height(clients: int, named: bool) -> float:

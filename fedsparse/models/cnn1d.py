@@ -19,7 +19,7 @@ POOLED_ABOVE = 16
 
 
 class CNN1d(Scaled):
-    """One-dimensional CNN for signals: convolutions over 5 samples with ReLU and max pooling, one hidden linear layer."""
+    """One-dimensional CNN for signals: convolutions with ReLU and max pooling, one hidden linear layer."""
 
     channels: tuple[Count, ...] = Field(default=(32, 32), min_length=1)
     """Channels of each convolution."""
