@@ -68,6 +68,8 @@ def _read() -> dict[str, np.ndarray]:
             f"Learning Repository, and make the file with `python -m fedsparse.convert.hapt SOURCE OUT`."
         )
     try:
+        if not zipfile.is_zipfile(home / FILE):  # NumPy would call it a pickle
+            raise ValueError("it is no whole .npz")
         with np.load(home / FILE, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("x", "y", "subject", "experiment")}
         _check(arrays)
@@ -86,5 +88,7 @@ def _check(arrays: dict[str, np.ndarray]) -> None:
     for name, shape in wanted.items():
         if arrays[name].shape != shape:
             raise ValueError(f"{name} has the shape {arrays[name].shape}, not {shape}")
+        if arrays[name].dtype.kind not in "iuf":
+            raise ValueError(f"{name} holds no numbers")
     if not np.isfinite(x).all():
         raise ValueError("x holds what is no finite number")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import shutil
+import struct
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,13 +13,15 @@ import numpy as np
 import pytest
 from synthetic import RESNET, write_many, write_run, write_runs
 
+from fedsparse.cli.tables import print_comparison
 from fedsparse.errors import InputError
 from fedsparse.report import report
 from fedsparse.report.canvas import looks
 from fedsparse.report.curves import Variant, agreement, client_metrics, curve, layer_density, layer_names
-from fedsparse.report.pictures import pictures
-from fedsparse.report.sections import collect
-from fedsparse.results import Run, write_comparison
+from fedsparse.report.figures import layers_figure, metric_figure
+from fedsparse.report.pictures import draw, variants
+from fedsparse.report.sections import Picture, collect
+from fedsparse.results import Run, load, write_comparison
 
 HOSTILE = '<script>alert("x")</script> & $x_1^{$ "\'><img src=x>'
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -56,6 +59,12 @@ def comparison(folder: Path, **how) -> Path:
     folders = write_runs(folder, **how)
     write_comparison(folder, [Run(f) for f in folders], {"feddip": "strategy.density = 0.1"})
     return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pages with a stand-in for their figures: drawing takes most of a report's time."""
+    monkeypatch.setattr("fedsparse.report.draw", lambda section, end: [Picture(f"metric_round{end}.png", PNG, "One.")])
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +114,8 @@ def test_the_table_comes_first_and_holds_the_summary(made):
         f"{100 * feddip['final_mean']:.2f} ± {100 * feddip['final_sd']:.2f}\N{MINUS SIGN}1.00 ± "
     )
     assert cells[2].startswith(f"{100 * feddip['final_personal_mean']:.2f} ± ") and "\N{MINUS SIGN}1.00 ± " in cells[2]
-    assert cells[3:6] == ["0.100", f"{feddip['bytes_up_mean'] / 1e6:.2f}", f"{feddip['bytes_down_mean'] / 1e6:.2f}"]
-    assert cells[6] == f"{100 * feddip['bytes_ratio']:.1f} %"
+    assert cells[3:5] == ["0.100", f"{100 * feddip['bytes_ratio']:.1f} %"]
+    assert cells[5:7] == [f"{feddip['bytes_up_mean'] / 1e6:.2f}", f"{feddip['bytes_down_mean'] / 1e6:.2f}"]
     assert cells[7] == f"{feddip['mb_to_target_mean']:.2f}"
     masks = page.source.split("<tbody>")[1].split("<tr>")[3]
     assert masks.count(">-<") == 2 and "+2.00" in masks  # no global model: no metric, no MB to target
@@ -150,6 +159,7 @@ def test_the_same_folder_gives_the_same_page_again(made):
     assert report([folder]).read_text(encoding="utf-8") == page.source
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_users_write_is_escaped(tmp_path):
     folder = tmp_path / "a <b> & c"
     good = write_run(folder / "x-seed0", variant=HOSTILE, rounds=3, command=HOSTILE, commit=HOSTILE, host=HOSTILE)
@@ -163,6 +173,7 @@ def test_what_users_write_is_escaped(tmp_path):
     assert "a <b> & c" in page.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_failed_runs_are_named_and_left_out(tmp_path):
     folders = write_runs(tmp_path / "c", seeds=1, rounds=5)
     folders.append(
@@ -185,6 +196,7 @@ def test_failed_runs_are_named_and_left_out(tmp_path):
     assert "1 of 2 runs done" in page.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_run_needs_no_fedavg(tmp_path):
     page = Page(report([write_run(tmp_path / "one", variant="feddip", density=0.1, rounds=5)]))
     assert "Against FedAvg" not in page.text and "MB to target" not in page.text.split("Every run")[0]
@@ -192,6 +204,7 @@ def test_one_run_needs_no_fedavg(tmp_path):
     assert (tmp_path / "one" / "figures" / "metric_round.png").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_running_run_shows_what_it_has(tmp_path):
     folder = write_run(tmp_path / "now", variant="feddip", rounds=9, played=4, closed=False)
     page = Page(report([folder]))
@@ -204,9 +217,22 @@ def test_a_run_without_rounds_has_a_page_without_figures(tmp_path):
     assert not page.all("img") and "early" in page.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_errors_are_shown_in_their_own_unit(tmp_path):
     page = Page(report([comparison(tmp_path / "yields", rounds=10, seeds=1, error_metric=True)]))
     assert "RMSE, lower is better" in page.text and "1.05 times" in page.text and "RMSE %" not in page.text
+
+
+@pytest.mark.parametrize("width", [120, 100, 80])
+def test_the_printed_table_fits_its_terminal(made, capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    print_comparison(load(made[0]))
+    lines = capsys.readouterr().out.splitlines()
+    table = lines[: lines.index("feddip: strategy.density = 0.1")]
+    assert max(len(line.rstrip()) for line in table) <= width
+    head = "".join(table)
+    assert head.count("FedAvg") == {120: 3, 100: 2, 80: 2}[width]  # minus FedAvg, personal minus FedAvg, MB of FedAvg
+    assert head.count("at 1.04 MB") == {120: 2, 100: 2, 80: 0}[width]
 
 
 # several folders
@@ -237,6 +263,7 @@ def test_folders_of_one_name_are_told_apart(tmp_path):
     assert section.summary["variant"].tolist() == ["feddip", "feddip (y/run)"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_metrics_make_two_sections(tmp_path):
     both = [
         comparison(tmp_path / "digits", rounds=5, seeds=1),
@@ -247,10 +274,11 @@ def test_two_metrics_make_two_sections(tmp_path):
     page = Page(path)
     assert {a.get("class") for a in page.all("table")} == {"cards", "small", ""} and len(page.all("table")) == 6
     names = {p.name for p in (tmp_path / "page" / "figures").iterdir()}
-    assert {"metric_round-digits-accuracy.png", "metric_round-yields-rmse.png"} < names
+    assert names == {"metric_round-digits-accuracy.png", "metric_round-yields-rmse.png"}
     assert report(both, tmp_path / "page") == path  # an earlier report may be made anew
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_table_without_its_run_folders_is_kept(tmp_path):
     whole, other = comparison(tmp_path / "whole", rounds=5, seeds=1), write_run(tmp_path / "o", variant="x", rounds=5)
     kept = tmp_path / "kept"
@@ -259,11 +287,12 @@ def test_a_table_without_its_run_folders_is_kept(tmp_path):
     (alone,) = collect([kept])
     (merged,) = collect([kept, other])
     for name in ("mb_to_target", "metric_at_budget"):
-        assert merged.table[name].iloc[0] == alone.table[name].iloc[0] > 0
+        assert merged.table[name].iloc[1] == alone.table[name].iloc[1] > 0
     assert merged.summary["variant"].tolist()[-1] == "x"
     assert report([kept]).is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_out_several_folders_go_to_a_new_one_under_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runs = [write_run(tmp_path / name, variant=name, rounds=3) for name in "ab"]
@@ -291,14 +320,15 @@ def test_what_cannot_be_reported_is_refused(tmp_path):
 
 def test_a_curve_is_the_mean_over_the_seeds_where_all_were_evaluated(tmp_path):
     runs = [Run(write_run(tmp_path / str(s), variant="a", seed=s, rounds=6, eval_every=2)) for s in range(2)]
-    found = curve(Variant("a", "a", [run.rounds for run in runs]), "metric", "mb")
+    found = curve(Variant("a", "a", runs), "metric", "mb")
     both = np.array([run.rounds["metric"].dropna() for run in runs])
     np.testing.assert_allclose(found.mean, both.mean(0))
     np.testing.assert_allclose(found.sd, both.std(0, ddof=1))
     per_round = float((runs[0].rounds["bytes_up"] + runs[0].rounds["bytes_down"]).iloc[0]) / 1e6
     np.testing.assert_allclose(found.x, [2 * per_round, 4 * per_round, 6 * per_round])
-    assert list(curve(Variant("a", "a", [runs[0].rounds]), "metric", "round").x) == [2, 4, 6]
-    assert curve(Variant("a", "a", [runs[0].rounds.assign(metric=np.nan)]), "metric", "round") is None
+    assert list(curve(Variant("a", "a", runs[:1]), "metric", "round").x) == [2, 4, 6]
+    none = Run(write_run(tmp_path / "none", variant="a", has_global=False))
+    assert curve(Variant("a", "a", [none]), "metric", "round") is None
 
 
 def test_the_baseline_is_black_and_looks_repeat_late():
@@ -325,14 +355,15 @@ def test_what_layers_and_clients_files_give(tmp_path):
 
 
 def test_many_variants_have_a_panel_each_and_small_files(tmp_path):
-    folder = tmp_path / "many"
-    write_comparison(folder, [Run(f) for f in write_many(folder, seeds=1, rounds=12, eval_every=3, layers=RESNET)])
-    page = Page(report([folder]))
-    assert page.open == [] and len(page.all("img")) == 12
-    for path in (folder / "figures").iterdir():
-        assert path.read_bytes().startswith(PNG) and path.stat().st_size <= 200_000
-    (section,) = collect([folder])
-    assert section.budget == "feddip_10"
+    write_comparison(tmp_path, [Run(f) for f in write_many(tmp_path, seeds=1, rounds=12, layers=RESNET)])
+    (section,) = collect([tmp_path])
+    assert len(shown := variants(section)) == 18 and section.budget == "feddip_10"
+    lines = metric_figure(shown, "metric_personal", "round", "Personal accuracy %", True, percent=True)
+    layers = layers_figure(shown[:9])  # four of them are sparse: together in one frame
+    for data in (lines, layers):
+        assert data.startswith(PNG) and len(data) <= 200_000
+    (width, height), (_, low) = (struct.unpack(">II", data[16:24]) for data in (lines, layers))
+    assert height > 1.2 * width > 1.5 * low
     row = section.summary.set_index("variant").loc["local_only"]
     assert section.why(row, "at_budget") == "no global model"
     assert section.why(row, "personal_at_budget").startswith("ends at 0.")
@@ -350,11 +381,11 @@ def test_without_any_global_model_the_personal_metric_is_shown(tmp_path):
 
 
 def test_a_figure_of_kept_folders_says_which(tmp_path):
-    folder = comparison(tmp_path / "c", rounds=5, seeds=1)
+    folder = comparison(tmp_path / "c", rounds=10, seeds=1)
     for name in ("fedavg", "personalized_masks"):
         shutil.rmtree(folder / f"{name}-seed0")
     (section,) = collect([folder])
-    drawn = {picture.file: picture.caption for picture in pictures(section, "")}
+    drawn = {picture.file: picture.caption for picture in draw(section, "")}
     kept = "Of the runs whose folders were kept: feddip."
     assert drawn["metric_mb.png"].endswith(kept) and kept not in drawn["metric_total.png"]
     assert section.summary["personal_at_budget_mean"].notna().all()  # from comparison.csv

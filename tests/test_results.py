@@ -12,7 +12,16 @@ from synthetic import write_run, write_runs
 
 from fedsparse import columns
 from fedsparse.errors import InputError
-from fedsparse.measures import baselines, cumulative_mb, final_of, mb_to_target, run_table, summarise, target_of
+from fedsparse.measures import (
+    at_budget,
+    baselines,
+    cumulative_mb,
+    final_of,
+    mb_to_target,
+    run_table,
+    summarise,
+    target_of,
+)
 from fedsparse.results import Comparison, Run, load, write_comparison
 
 
@@ -30,7 +39,7 @@ def rounds(metric, up=1_000_000, down=500_000, personal=None, start=1):
     return columns.frame(rows, columns.ROUNDS)
 
 
-def keys(variant, seed=0, *, final=0.9, up=100, down=100, strategy=None, status="done", higher=True, **more):
+def keys(variant, seed=0, *, final=0.9, up=100, down=100, own=0.5, strategy=None, status="done", higher=True, **more):
     return {
         "variant": variant,
         "strategy": strategy or variant,
@@ -38,7 +47,7 @@ def keys(variant, seed=0, *, final=0.9, up=100, down=100, strategy=None, status=
         "rounds": 4,
         "higher_is_better": higher,
         "final": final,
-        "final_personal": 0.5,
+        "final_personal": own,
         "bytes_up": up,
         "bytes_down": down,
         "density": 1.0,
@@ -154,6 +163,79 @@ def test_table_carries_the_optional_numbers():
     assert table["stock_bytes_up"].tolist() == pytest.approx([7.0, math.nan], nan_ok=True)
 
 
+# at equal MB
+
+
+def test_a_value_at_a_budget_lies_on_the_line_between_evaluations():
+    frame = rounds([None, 0.2, None, 0.6])  # evaluated at 3 and 6 MB
+    assert at_budget(frame, 3.0) == 0.2
+    assert at_budget(frame, 4.5) == pytest.approx(0.4)
+    assert at_budget(frame.iloc[::-1], 5.25) == pytest.approx(0.5)
+    assert at_budget(rounds([0.1, 0.3], personal=[0.5, 0.9]), 2.25, "metric_personal") == pytest.approx(0.7)
+
+
+def test_a_budget_before_the_first_evaluation_or_beyond_the_end_has_no_value():
+    frame = rounds([None, 0.2, None, 0.6])
+    assert math.isnan(at_budget(frame, 2.9))
+    assert at_budget(frame, 6.0 / 0.97) == 0.6  # it ends 3 % below
+    assert math.isnan(at_budget(frame, 6.0 / 0.96))
+    assert math.isnan(at_budget(rounds([None, None]), 1.0)) and math.isnan(at_budget(rounds([]), 1.0))
+
+
+def test_a_curve_that_ends_in_null_has_no_value_beyond_its_last_one():
+    frame = rounds([0.5] * 99 + [None])  # diverged: 148.5 of 150 MB
+    assert at_budget(frame, 148.5) == 0.5
+    assert math.isnan(at_budget(frame, 149.0))
+
+
+def test_the_table_reads_every_run_at_the_references_mb_of_the_same_seed():
+    rows = [
+        (keys("fedavg", 0, up=6_000_000, down=0), rounds([0.4, 0.8, 0.9], up=2_000_000, down=0)),
+        (keys("feddip", 0, up=3_000_000, down=0), rounds([0.3, 0.5, 0.7], up=1_000_000, down=0)),
+        (keys("feddip", 1, up=2_000_000, down=0), rounds([0.3, 0.6], up=1_000_000, down=0)),
+        (keys("topk", 0, up=1, down=0), rounds([0.8], up=1, down=0)),  # never gets there
+        (keys("topk", 1, up=4_000_000, down=0), rounds([0.2, 0.4], up=2_000_000, down=0)),
+        (keys("topk", 2, up=4_000_000, down=0), rounds([0.2, 0.4], up=2_000_000, down=0)),  # no feddip with this seed
+    ]
+    table = run_table(rows)
+    assert table["budget"].unique().tolist() == ["feddip"]
+    expected = [0.6, 0.7, 0.6, math.nan, 0.2, math.nan]
+    assert table["metric_at_budget"].tolist() == pytest.approx(expected, nan_ok=True)
+    assert table["personal_at_budget"].isna().all()
+    summary = summarise(table).set_index("variant")
+    assert summary["budget"].tolist() == ["feddip"] * 3
+    assert summary["at_budget_mean"].tolist() == pytest.approx([0.6, 0.65, math.nan], nan_ok=True)
+    assert summary.loc["feddip", "at_budget_sd"] == pytest.approx(0.05 * math.sqrt(2))
+
+
+def test_the_reference_is_the_one_named_else_the_first_feddip_else_none():
+    def chosen(*variants, **more):
+        return run_table((keys(label, strategy=name, **more), rounds([0.5])) for label, name in variants)["budget"][0]
+
+    both = ("low", "feddip"), ("feddip", "feddip"), ("topk", "topk")
+    assert chosen(*both) == "low"
+    assert chosen(*both, budget="topk") == "topk"
+    assert chosen(*both, budget="gone") == "low"
+    assert chosen(("topk", "topk")) == ""
+
+
+def test_each_data_set_has_its_own_reference():
+    rows = [
+        (keys("a", strategy="feddip", dataset="x", up=1_000_000, down=0), rounds([0.5], up=1_000_000, down=0)),
+        (keys("b", strategy="feddip", dataset="y", up=2_000_000, down=0), rounds([0.7], up=2_000_000, down=0)),
+    ]
+    table = run_table(rows)
+    assert table["budget"].tolist() == ["a", "b"] and table["metric_at_budget"].tolist() == [0.5, 0.7]
+
+
+def test_what_was_measured_stays_for_runs_without_rounds_if_the_reference_is_the_same():
+    known = {"mb_to_target": 3.0, "metric_at_budget": 0.6, "personal_at_budget": 0.5}
+    rows = [(keys("feddip", budget="feddip", **known), rounds([])), (keys("topk", budget="topk", **known), rounds([]))]
+    table = run_table(rows)
+    assert table["budget"].tolist() == ["feddip"] * 2 and table["mb_to_target"].tolist() == [3.0, 3.0]
+    assert table["metric_at_budget"].tolist() == pytest.approx([0.6, math.nan], nan_ok=True)
+
+
 # the summary
 
 
@@ -161,8 +243,8 @@ def test_summary_pairs_by_seed():
     rows = [
         (keys("fedavg", 0, final=0.90, up=100, down=100), rounds([0.90])),
         (keys("fedavg", 1, final=0.80, up=300, down=100), rounds([0.80])),
-        (keys("feddip", 0, final=0.88, up=20, down=20), rounds([0.88])),  # ratio 0.2, difference -0.02
-        (keys("feddip", 1, final=0.84, up=100, down=60), rounds([0.84])),  # ratio 0.4, difference +0.04
+        (keys("feddip", 0, final=0.88, up=20, down=20, own=0.7), rounds([0.88])),  # ratio 0.2, difference -0.02
+        (keys("feddip", 1, final=0.84, up=100, down=60, own=0.4), rounds([0.84])),  # ratio 0.4, difference +0.04
     ]
     summary = summarise(run_table(rows), {"feddip": "density = 0.1"}).set_index("variant")
     assert list(summary.reset_index().columns) == list(columns.SUMMARY)
@@ -173,6 +255,8 @@ def test_summary_pairs_by_seed():
     assert feddip["bytes_ratio"] == pytest.approx(0.3)  # the mean of the ratios, not the ratio of the means (200/600)
     assert feddip["final_diff"] == pytest.approx(0.01)
     assert feddip["final_diff_sd"] == pytest.approx(0.03 * math.sqrt(2))
+    assert feddip["final_personal_diff"] == pytest.approx(0.05)  # +0.2 and -0.1
+    assert feddip["final_personal_diff_sd"] == pytest.approx(0.15 * math.sqrt(2))
     assert feddip["bytes_up_mean"] == 60 and feddip["bytes_down_mean"] == 40
     assert feddip["overrides"] == "density = 0.1" and fedavg["overrides"] == ""
     assert fedavg["bytes_ratio"] == 1 and fedavg["final_diff"] == 0 and fedavg["final_diff_sd"] == 0
@@ -317,6 +401,27 @@ def test_a_comparison_may_hold_the_table_alone(tmp_path):
     (tmp_path / "whole" / "comparison.csv").rename(tmp_path / "alone" / "comparison.csv")
     alone = load(tmp_path / "alone")
     assert alone.runs == [] and len(alone.summary) == 3
+
+
+def test_a_comparison_of_an_older_version_is_measured_again(tmp_path):
+    folders = write_runs(tmp_path, seeds=2, rounds=10)
+    now = write_comparison(tmp_path, [Run(f) for f in folders], {"feddip": "density = 0.1"})
+    expected = now.summary
+    now.table.drop(columns=[*columns.AT_BUDGET, "budget"]).to_csv(tmp_path / "comparison.csv", index=False)
+    newer = [name for name in columns.SUMMARY if "at_budget" in name or "personal_diff" in name]
+    expected.drop(columns=[*newer, "budget"]).to_csv(tmp_path / "summary.csv", index=False)
+    pd.testing.assert_frame_equal(load(tmp_path).summary, expected)
+    assert expected["at_budget_mean"].notna().tolist() == [True, True, False]
+
+
+def test_the_budget_of_a_killed_comparison_is_in_its_runs_configs(tmp_path):
+    for folder in write_runs(tmp_path, seeds=1, rounds=10):
+        with open(folder / "config.toml", "a") as file:
+            file.write('\n[compare]\nbudget = "personalized_masks"\n')
+    assert load(tmp_path).summary["budget"].tolist() == ["personalized_masks"] * 3
+    (folder / "config.toml").write_text("not toml")
+    with pytest.raises(InputError, match="config.toml"):
+        load(tmp_path).summary  # noqa: B018
 
 
 @pytest.mark.parametrize("what", ["missing", "empty", "file"])

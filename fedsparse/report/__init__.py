@@ -10,7 +10,7 @@ from pathlib import Path
 from fedsparse.errors import InputError
 from fedsparse.folder import claim
 from fedsparse.report.page import page
-from fedsparse.report.pictures import pictures
+from fedsparse.report.pictures import draw
 from fedsparse.report.sections import collect
 
 __all__ = ["report"]
@@ -31,7 +31,7 @@ def report(folders: Iterable[str | Path], out: str | Path | None = None) -> Path
         (target / "figures").mkdir(parents=True, exist_ok=True)
         for section in sections:
             suffix = "" if len(sections) == 1 else _slug(f"-{section.dataset}-{section.metric}")
-            section.pictures = pictures(section, suffix)
+            section.pictures = draw(section, suffix)
             for picture in section.pictures:
                 _write(target / "figures" / picture.file, picture.data)
         *most, last = dict.fromkeys(source.resolve().name for source in sources)

@@ -128,5 +128,7 @@ def cut(label: str, longest: int = LONGEST) -> str:
 
 
 def darker(colour: str) -> tuple[float, ...]:
-    """The colour for text on white."""
-    return tuple(int(colour[i : i + 2], 16) / 255 * 0.75 for i in (1, 3, 5))
+    """The colour for text on white: pale ones lose more."""
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    share = 0.6 if 0.3 * red + 0.6 * green + 0.1 * blue > 0.5 else 0.78
+    return red * share, green * share, blue * share

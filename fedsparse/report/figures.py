@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -30,9 +30,10 @@ def metric_figure(
     *,
     percent: bool = False,
     target: float | None = None,
+    without: Collection[str] = (),
 ) -> bytes | None:
-    """A column of `rounds` against `round` or `mb`, a line a variant; None where none has values."""
-    found = {v.label: c for v in variants if (c := read.curve(v, column, against)) is not None}
+    """A column of `rounds` against `round` or `mb`, a line a variant, `without` some; None where none has values."""
+    found = {v.label: c for v in variants if (c := read.curve(v, column, against)) and v.label not in without}
     if not found:
         return None
     line = f"target: {'95 %' if higher else '105 %'} of FedAvg's final"
@@ -49,7 +50,7 @@ def metric_figure(
         return f"{100 * value:.1f}" if percent else f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
 
     drawn = (target, line) if target is not None and np.isfinite(target) else None
-    return lines_figure(found, variants, Frame(xlabel, ylabel, scale, told, higher, target=drawn))
+    return lines_figure(found, variants, Frame(xlabel, ylabel, scale, told, higher, against == "mb", target=drawn))
 
 
 @styled

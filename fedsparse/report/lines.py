@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 
 from fedsparse.report.canvas import HUES, INK, PALE, QUIET, WIDTH, baseline, blank, cut, darker, looks, png
@@ -33,7 +34,9 @@ class Frame:
     told: Callable[[float], str]
     """A line's last value in a panel's corner."""
     higher: bool = True
-    """Whether good values are at the top, so that the corner below a line's end is free."""
+    """Whether good values are at the top."""
+    left: bool = False
+    """Whether lines leave the left corner at the good end free, else it is the right one at the other end."""
     points: bool = False
     """Whether each x is a thing of its own, marked by a point."""
     target: tuple[float, str] | None = None
@@ -92,9 +95,10 @@ def _panel(axes: Axes, label: str, curves: dict[str, Curve], base: str | None, f
         axes.axhline(frame.target[0], color=QUIET, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1.5)
     name = cut(label, 26)
     axes.set_title(name, loc="left", fontsize=min(9.0, 170 / len(name)), color=darker(hue), pad=3)
-    y, side = (0.05, "bottom") if frame.higher else (0.95, "top")
-    axes.text(0.97, y, frame.told(float(curves[label].mean[-1])), ha="right", va=side, transform=axes.transAxes,
-              fontsize=9, color=darker(hue))  # fmt: skip
+    x, side = (0.03, "left") if frame.left else (0.97, "right")
+    y, edge = (0.94, "top") if frame.left == frame.higher else (0.05, "bottom")
+    axes.text(x, y, frame.told(float(curves[label].mean[-1])), ha=side, va=edge, transform=axes.transAxes, fontsize=9,
+              color=darker(hue), path_effects=[withStroke(linewidth=2.2, foreground="white")], zorder=6)  # fmt: skip
 
 
 def _draw(axes: Axes, line: Curve, colour: str, dashes: Any, frame: Frame, point: float = 3.2) -> None:

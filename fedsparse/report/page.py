@@ -78,9 +78,9 @@ def _summary(section: Section) -> str:
         Column(section.head, lambda r: _quality(r, "final", bases, section.scale), below=below),
         Column(_personal(section), lambda r: _quality(r, "final_personal", bases, section.scale), below=below),
         Column("Density", lambda r: number(r["density_mean"], 3)),
+        Column("Bytes vs FedAvg", lambda r: share(r["bytes_ratio"])) if compared else None,
         Column("MB up", lambda r: mb(r["bytes_up_mean"] / MEGA)),
         Column("MB down", lambda r: mb(r["bytes_down_mean"] / MEGA)),
-        Column("Bytes vs FedAvg", lambda r: share(r["bytes_ratio"])) if compared else None,
         Column("MB to target", lambda r: mb(r["mb_to_target_mean"])) if compared else None,
         Column("Seconds", lambda r: mb(r["seconds_mean"])),
     ]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fedsparse import columns
 from fedsparse.measures import baselines, target_of
 from fedsparse.report import dots, figures
+from fedsparse.report.canvas import baseline
 from fedsparse.report.curves import Variant, layer_names
 from fedsparse.report.dots import Dot
 from fedsparse.report.lines import TOGETHER
@@ -20,6 +21,8 @@ AGREEMENT = (
     "How far the masks of the clients that trained in a round agree: mean Jaccard index over pairs of clients, then "
     "over layers; 1 is one mask for all. Variants with one mask for all are left out."
 )
+NEXT_TO_NOTHING = 200
+"""What sends this many times less than another would take the axis of MB for itself."""
 METRICS = {
     "metric": ("final", "at_budget", "the global model on the central test set"),
     "personal": ("final_personal", "personal_at_budget", "each client's model on its own test part"),
@@ -27,7 +30,7 @@ METRICS = {
 """By the word in a figure's file name: the summary's columns and whose quality it is."""
 
 
-def pictures(section: Section, suffix: str) -> list[Picture]:
+def draw(section: Section, suffix: str) -> list[Picture]:
     """The figures that these runs have values for; where only some folders were kept, each says so."""
     shown = variants(section)
     kept = [v.label for v in shown]
@@ -58,12 +61,13 @@ Drawn = Iterator[tuple[str, bytes | None, str, bool]]
 def _drawn(section: Section, shown: list[Variant]) -> Drawn:
     yield from _views(section)
     yield from _curves(section, shown)
+    dashed = "; the dashed line is at FedAvg's" if baseline(shown) else ""
     head, percent = f"Personal {lower(section.head)}", section.scale == 100
     yield (
         "clients",
         dots.clients_figure(shown, head, section.higher, percent=percent),
         f"Personal {lower(section.word)} of every client at the last evaluation, on its own test part: a dot a client "
-        "and seed, a box over the middle half, a bar at the mean; the dashed line is FedAvg's mean.",
+        f"and seed, a box over the middle half, a bar at the mean{dashed}.",
         False,
     )
     yield "bytes_round", figures.bytes_figure(shown), KINDS, False
@@ -114,13 +118,19 @@ def _curves(section: Section, shown: list[Variant]) -> Drawn:
         "metric": ("metric", f"{section.head} (central test set)"),
         "personal": ("metric_personal", f"Personal {lower(section.head)} (mean over clients)"),
     }
+    totals = section.summary.set_index("variant")[["bytes_up_mean", "bytes_down_mean"]].sum(axis=1, skipna=False)
+    silent = [str(label) for label in totals.index[totals < totals.max() / NEXT_TO_NOTHING]]
+    left_out = f" Without {', '.join(silent)}: next to no traffic." if silent else ""
     for stem, (column, label) in axes.items():
         for against, place in (("mb", "against training traffic, both directions"), ("round", "against the round")):
-            line = target if (stem, against) == ("metric", "mb") else None
             data = figures.metric_figure(
-                shown, column, against, label, section.higher, percent=section.scale == 100, target=line
-            )
-            yield f"{stem}_{against}", data, f"{section.word} of {METRICS[stem][2]}, {place}{notes}", False
+                shown, column, against, label, section.higher,
+                percent=section.scale == 100,
+                target=target if (stem, against) == ("metric", "mb") else None,
+                without=silent if against == "mb" else (),
+            )  # fmt: skip
+            said = f"{section.word} of {METRICS[stem][2]}, {place}{notes}{left_out if against == 'mb' else ''}"
+            yield f"{stem}_{against}", data, said, False
 
 
 def lower(word: str) -> str:

@@ -79,7 +79,7 @@ class Section:
         if pd.isna(row["final_mean" if at == "at_budget" else "final_personal_mean"]):
             return "no global model" if at == "at_budget" else "not evaluated"
         ends = total_mb(row)
-        return f"ends at {ends:.3g} MB" if ends < (1 - SHORT) * self.budget_mb else "not known on every seed"
+        return f"ends at {ends:.3g} MB" if ends < (1 - SHORT) * self.budget_mb else "not evaluated there on every seed"
 
 
 def total_mb(row: Mapping[Any, Any]) -> float:

@@ -13,7 +13,7 @@ h1{margin:0 0 .25rem;font-size:1.7rem;line-height:1.2;overflow-wrap:anywhere}
 h2{margin:2.5rem 0 .5rem;font-size:1.2rem}
 h3{margin:2rem 0 .25rem;font-size:1.05rem}
 .lead{margin:.25rem 0 1.25rem;color:var(--quiet)}
-.note,figcaption,small,.sd{color:var(--quiet)}
+.note,figcaption,small,.sd{color:var(--quiet);overflow-wrap:anywhere}
 .note{font-size:.88rem;max-width:48rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:.5rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;font-weight:400}
@@ -42,7 +42,7 @@ dt{color:var(--quiet)}
 dd{margin:0;overflow-wrap:anywhere;min-width:0}
 code,pre{font:.86rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 details{margin:.5rem 0}
-summary{cursor:pointer;color:var(--mark)}
+summary{cursor:pointer;color:var(--mark);overflow-wrap:anywhere}
 pre{margin:.5rem 0;padding:.8rem 1rem;overflow-x:auto;background:var(--soft);border-radius:8px}
 @media(max-width:64rem){
 .cards thead{display:none}
