@@ -24,7 +24,7 @@ from fedsparse.options import Count, Whole
 FILE = Path("shakespeare", "shakespeare_roles.json.gz")
 VOCABULARY = "\n !\"&'(),-./0123456789:;?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]_abcdefghijklmnopqrstuvwxyz{}"
 """Token 1 is the first of these characters, and so on; token 0 is any other."""
-SAMPLES_A_BLOCK = 10
+SAMPLES_A_BLOCK = 5
 """Length of a block, counted in samples that do not overlap."""
 
 
@@ -43,27 +43,28 @@ class Shakespeare(Dataset):
     def load(self) -> Data:
         """Inputs (N, length) and targets (N), both int64 tokens; 29 MB by default, 80 times that with stride = 1."""
         stride = self.stride or self.length + 1
-        self._check_samples(stride)
+        gap = self.length // stride
+        block = SAMPLES_A_BLOCK * (gap + 1) if gap else 1
+        self._check_blocks(stride, block)
         texts = self._chosen(_read())
         samples = [sliding_window_view(tokens(text), self.length + 1)[::stride] for text in texts.values()]
         counts = [len(own) for own in samples]
         rows = torch.from_numpy(np.concatenate(samples))
-        gap = self.length // stride
         return Data(
             x=rows[:, :-1].contiguous(),
             y=rows[:, -1].contiguous(),
             classes=len(VOCABULARY) + 1,
             clients=np.repeat(list(texts), counts),
-            groups=_blocks(counts, SAMPLES_A_BLOCK * (gap + 1)) if gap else None,
+            groups=_blocks(counts, block) if gap else None,
             gap=gap,
         )
 
-    def _check_samples(self, stride: int) -> None:
-        needed = self.length + 1 + 2 * stride
+    def _check_blocks(self, stride: int, block: int) -> None:
+        needed = self.length + 1 + (3 * block - 1) * stride
         if self.min_characters < needed:
             raise InputError(
-                f"min_characters = {self.min_characters} is too few for a role of the data set shakespeare: three "
-                f"samples take {needed} characters with length = {self.length} and stride = {stride}."
+                f"The data set shakespeare has min_characters = {self.min_characters}, but with length = {self.length} "
+                f"and stride = {stride} a role needs {needed} for three {'samples' if block == 1 else 'blocks'}."
             )
 
     def _chosen(self, texts: dict[str, str]) -> dict[str, str]:
