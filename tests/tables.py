@@ -1,0 +1,47 @@
+"""The tables of docs/study.md as they follow from the committed summaries: python tests/tables.py results/NAME prints one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+HEAD = "| variant | {metric} | to FedAvg | personal | to FedAvg | density | MB both ways | of FedAvg | at {budget:.1f} MB | personal there |"
+
+
+def rows(folder: Path) -> list[str]:
+    """The head and a line a variant. Accuracies are in per cent, differences in points; errors are in their unit."""
+    summary, table = (pd.read_csv(folder / name) for name in ("summary.csv", "comparison.csv"))
+    accuracy = table["metric"].iloc[0] == "accuracy"
+    scale, digits = (100, 1) if accuracy else (1, 2)
+    both = summary["bytes_up_mean"] + summary["bytes_down_mean"]
+    budget = both[summary["variant"] == summary["budget"].iloc[0]].iloc[0] / 1e6
+
+    def spread(row: pd.Series, name: str, sd: str = "") -> str:
+        mean = row[name]
+        if pd.isna(mean):
+            return "-"
+        return f"{scale * mean:.{digits}f} ± {scale * row[sd or name.replace('_mean', '_sd')]:.{digits}f}"
+
+    lines = [HEAD.format(metric="accuracy %" if accuracy else "RMSE", budget=budget), "|---" * 10 + "|"]
+    for (_, row), mb in zip(summary.iterrows(), both / 1e6, strict=True):
+        base = row["variant"] == "fedavg"
+        cells = [
+            f"`{row['variant']}`",
+            spread(row, "final_mean"),
+            "-" if base else spread(row, "final_diff", "final_diff_sd"),
+            spread(row, "final_personal_mean"),
+            "-" if base else spread(row, "final_personal_diff", "final_personal_diff_sd"),
+            f"{row['density_mean']:.3f}",
+            f"{mb:.1f}",
+            f"{100 * row['bytes_ratio']:.1f} %",
+            spread(row, "at_budget_mean"),
+            spread(row, "personal_at_budget_mean"),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+if __name__ == "__main__":
+    print("\n".join(rows(Path(sys.argv[1]))))
