@@ -1,4 +1,4 @@
-"""The tables of docs/study.md as they follow from the committed summaries: python tests/tables.py results/NAME prints one."""
+"""The tables of docs/study.md, from the committed summaries: `python tests/tables.py results/NAME` prints one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-HEAD = "| variant | {metric} | to FedAvg | personal | to FedAvg | density | MB both ways | of FedAvg | at {budget:.1f} MB | personal there |"
+HEAD = (
+    "| variant | {metric} | to FedAvg | personal | to FedAvg | density | MB both ways | of FedAvg | "
+    "at {budget:.1f} MB | personal there |"
+)
 
 
 def rows(folder: Path) -> list[str]:
