@@ -16,7 +16,9 @@ from fedsparse.natural import Natural
 from fedsparse.split import parts
 
 REAL = os.environ.get("FEDSPARSE_DATA")
-real = pytest.mark.skipif(not REAL or not (Path(REAL) / FILE).is_file(), reason=f"FEDSPARSE_DATA ({REAL}) has no {FILE}")
+real = pytest.mark.skipif(
+    not REAL or not (Path(REAL) / FILE).is_file(), reason=f"FEDSPARSE_DATA ({REAL}) has no {FILE}"
+)
 
 LABELS = [  # experiment, user, activity, first sample, last sample
     (1, 7, 5, 11, 330),  # 320 samples: windows at 11, 75, 139, 203
@@ -210,12 +212,13 @@ def test_no_one_is_tested_on_what_was_trained_on(itself):
 def test_the_file_is_what_the_converter_makes(itself, tmp_path):
     """Recordings are put together from the windows of two people; cut again they give the same windows."""
     mine = {name: array[np.isin(itself["subject"], (1, 10))] for name, array in itself.items()}
-    x, keys = mine["x"], list(zip(mine["experiment"].tolist(), mine["subject"].tolist(), mine["y"].tolist(), strict=True))
+    x = mine["x"]
     goes_on = [k > 0 and np.array_equal(x[k, :, :64], x[k - 1, :, 64:]) for k in range(len(x))]
     assert np.mean(goes_on) > 0.9  # rows are in the order of time
     labels: list[tuple[int, ...]] = []
     signals: dict[tuple[int, int], np.ndarray] = {}
-    for k, (experiment, user, y) in enumerate(keys):
+    for k in range(len(x)):
+        experiment, user, y = (int(mine[name][k]) for name in ("experiment", "subject", "y"))
         recording = (experiment + 1, user)
         before = signals.get(recording, np.empty((0, 6)))
         added = x[k].T[64:] if goes_on[k] else np.concatenate([np.zeros((9, 6)), x[k].T])

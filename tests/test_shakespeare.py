@@ -22,7 +22,9 @@ from fedsparse.natural import Natural
 from fedsparse.split import parts
 
 REAL = os.environ.get("FEDSPARSE_DATA")
-real = pytest.mark.skipif(not REAL or not (Path(REAL) / FILE).is_file(), reason=f"FEDSPARSE_DATA ({REAL}) has no {FILE}")
+real = pytest.mark.skipif(
+    not REAL or not (Path(REAL) / FILE).is_file(), reason=f"FEDSPARSE_DATA ({REAL}) has no {FILE}"
+)
 
 ROLES = {
     "play/one": "abcdefghijklmnopqrstuvwxyz",
