@@ -76,7 +76,7 @@ def compare(
     Same data split, cohorts, initial weights and batches for all variants of a seed. A run that fails is recorded and
     the others go on. `strategies` and `seeds` replace the config's `[compare]` keys; the rest is as in `run`.
     With `resume`, runs of this comparison that `out` holds and that are done stay as they are; one that was cut off
-    begins again.
+    begins again. Two processes may share a folder as long as they do not run the same seeds or variants.
     """
     from fedsparse.flower.runtimes import runtime
 
@@ -100,7 +100,8 @@ def compare(
                 _each(missing, path, grid_for, progress or Silent())
     places = [path / f"{label}-seed{one.seed}" for label, one in planned]
     runs = [Run(place) for place in places if (place / "run.json").is_file()]
-    comparison = write_comparison(path, runs, {label: experiment.overrides(label) for label in experiment.variants()})
+    overrides_of = {label: experiment.overrides(label) for label in experiment.variants()}
+    comparison = write_comparison(path, runs, overrides_of, experiment.compare.budget)
     from fedsparse.report import report
 
     report([path])
@@ -111,11 +112,16 @@ def _finished(out: str | Path | None, planned: list[tuple[str, Experiment]]) -> 
     """Label and seed of the planned runs that `out` holds; InputError where it holds another experiment's."""
     if out is None:
         raise InputError("resume needs a folder to go on in: name it with --out.")
+    holds = {path.name for path in Path(out).iterdir()} if Path(out).is_dir() else set()
+    if holds and not any(Path(out).glob("*/run.json")) and holds != {"log.txt"}:
+        raise InputError(f"{str(out)!r} is not the folder of a comparison: take another --out.")
     found = set()
     for label, one in planned:
         place = Path(out) / f"{label}-seed{one.seed}"
-        if not (place / "config.toml").is_file() or not (place / "run.json").is_file():
+        if not place.is_dir() or not any(place.iterdir()):
             continue
+        if not (place / "config.toml").is_file() or not (place / "run.json").is_file():
+            raise InputError(f"{str(place)!r} is not the folder of a run: move it away, or take another --out.")
         if Experiment.load(place / "config.toml").hash() != one.hash():
             raise InputError(f"{str(place)!r} holds another experiment under this name: take another --out.")
         if Run(place).info.get("status") == columns.DONE:

@@ -47,6 +47,7 @@ class Federation:
         tiers = devices.assign(experiment.devices, len(split), experiment.seed)
         nodes = tuple(Node(i, len(p.train), tier) for i, (p, tier) in enumerate(zip(split, tiers, strict=True)))
         net = _net(experiment, data)
+        _check_fit(experiment, data, net)
         initial = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
         local = {n: initial[n] for n in batch_norm(net)} if experiment.local_bn else {}
         if experiment.local_bn and not local:
@@ -123,6 +124,19 @@ def _check_device(experiment: Experiment) -> None:
         )
     if runtime.device == "cuda" and runtime.name == "ray" and not runtime.client_gpus:
         raise InputError('runtime.device = "cuda" with ray needs runtime.client_gpus above 0, or no worker has a GPU.')
+
+
+def _check_fit(experiment: Experiment, data: Data, net: nn.Module) -> None:
+    """Two samples through the network, so that what does not fit is said before a run begins."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            net.eval()(data.x[:2])
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"The model {experiment.model.label} cannot take the inputs of the data set {experiment.dataset.label} "
+            f"(shape {tuple(data.shape)}, {str(data.x.dtype).removeprefix('torch.')}): {reason}."
+        ) from None
 
 
 def batch_norm(net: nn.Module) -> list[str]:

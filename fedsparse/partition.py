@@ -10,6 +10,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -44,12 +45,15 @@ class Partition(Options):
     """What a config calls it."""
     natural: ClassVar[bool] = False
     """Whether the data say how many clients there are, so that a config may leave `clients` out."""
+    blind: ClassVar[bool] = False
+    """Whether it looks at nothing but how many rows there are: then whole groups are dealt out, where there are any."""
 
     def split(self, data: Data, clients: int | None, seed: int) -> list[Indices]:
         """The rows of each client: row numbers, sorted. Raises InputError when it cannot be done."""
         if not self.natural:
             self._check(clients, len(data.x))
-        found = self.assign(data, clients or 0, seed)
+        whole = self.blind and data.groups is not None
+        found = self._by_group(data, clients or 0, seed) if whole else self.assign(data, clients or 0, seed)
         if self.natural and clients not in (None, len(found)):
             raise InputError(
                 f"clients = {clients} is written, but the partition {self.name} finds {len(found)} clients: "
@@ -62,7 +66,31 @@ class Partition(Options):
                     f"The partition {self.name} leaves client {client} without samples: each needs some, so take fewer "
                     f"clients{' or raise min_samples' if 'min_samples' in type(self).model_fields else ''}."
                 )
+        self._check_groups(data, parts)
         return parts
+
+    def _by_group(self, data: Data, clients: int, seed: int) -> list[Indices]:
+        """`assign` with a row for each group, then each group's rows."""
+        _, first, group = np.unique(data.groups, return_index=True, return_inverse=True)
+        units = replace(data, x=data.x[first], y=data.y[first], clients=None, groups=None, times=None)
+        return [np.flatnonzero(np.isin(group, own)) for own in self.assign(units, clients, seed)]
+
+    def _check_groups(self, data: Data, parts: list[Indices]) -> None:
+        """A group of two clients would be in one's test part and another's training part: nothing would be unseen."""
+        if data.groups is None:
+            return
+        owner: dict[Any, int] = {}
+        for client, rows in enumerate(parts):
+            for group in np.unique(data.groups[rows]).tolist():
+                if owner.setdefault(group, client) != client:
+                    raise InputError(
+                        f"The partition {self.name} tears the group {group} apart between clients {owner[group]} and "
+                        f"{client}, so that test rows would be known from training: take {fitting(data)}."
+                    )
+        if data.gap and not self.natural:
+            raise InputError(
+                f"The partition {self.name} parts rows that overlap in time between clients: take {fitting(data)}."
+            )
 
     @abstractmethod
     def assign(self, data: Data, clients: int, seed: int) -> list[Indices]:
@@ -91,6 +119,7 @@ class IID(Partition):
     """Rows are dealt out at random, equally many to each client."""
 
     name = "iid"
+    blind = True
 
     def assign(self, data: Data, clients: int, seed: int) -> list[Indices]:
         from flwr_datasets.partitioner import IidPartitioner
@@ -104,6 +133,7 @@ class Quantity(Partition):
     """Clients of unequal size: shares from one Dirichlet distribution, rows at random; labels are not looked at."""
 
     name = "quantity"
+    blind = True
 
     alpha: Positive = 0.3
     """Concentration: 100 is nearly even, 0.1 leaves most samples to a few clients."""
@@ -208,10 +238,10 @@ class Pathological(Partition):
 
 def fitting(data: Data) -> str:
     """The shipped partitions that the data set allows, in words."""
-    labelled = data.classes is not None and data.y.ndim == 1
-    natural = ["natural"] * (data.clients is not None)
-    *names, last = ["iid", "quantity", *(["dirichlet", "pathological"] if labelled else []), *natural, "fixed"]
-    return f"{', '.join(names)} or {last}"
+    labelled = data.classes is not None and data.y.ndim == 1 and data.groups is None
+    names = [] if data.gap else ["iid", "quantity"]
+    names += ["dirichlet", "pathological"] * labelled + ["natural"] * (data.clients is not None)
+    return f"{', '.join(names)} or fixed" if names else "fixed"
 
 
 def _labels(partition: str, data: Data) -> Indices:

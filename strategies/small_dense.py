@@ -43,4 +43,10 @@ class SmallDense(FedAvg):
         for _ in range(HALVINGS):  # weights grow with the width, in steps
             middle = (low + high) / 2
             low, high = (middle, high) if weights(middle) <= wanted else (low, middle)
-        return at(min((w for w in (low, high) if w), key=lambda w: abs(weights(w) - wanted)))
+        found = min((w for w in (low, high) if w), key=lambda w: abs(weights(w) - wanted))
+        if abs(weights(found) - wanted) > 0.1 * wanted:
+            raise InputError(
+                f"small_dense finds no width at which {type(model).__name__} has a share of {self.share:g} of its "
+                f"weights: the nearest has {weights(found) / weights(full):.3g}."
+            )
+        return at(found)

@@ -411,3 +411,19 @@ def test_too_little_for_three_parts():
     data = Data(x=torch.zeros(6, 1), y=torch.zeros(6), groups=np.array([0, 0, 0, 1, 1, 1]))
     with pytest.raises(InputError, match="Client 0 has 2 groups"):
         parts([np.arange(6)], data, 0.1, 0.2, seed=0)
+
+
+@pytest.mark.parametrize("partition", [IID(), Quantity(min_samples=1)], ids=names)
+def test_whole_groups_are_dealt_out(partition):
+    groups = np.arange(600) % 60
+    data = Data(x=torch.zeros(600, 1), y=torch.arange(600) % 3, classes=3, groups=groups)
+    held = [set(groups[rows]) for rows in partition.split(data, 5, seed=0)]
+    assert sum(map(len, held)) == 60 == len(set.union(*held))
+    with pytest.raises(InputError, match="tears the group .* apart between clients .*: take iid, quantity or fixed"):
+        Dirichlet(min_samples=1).split(data, 5, seed=0)
+
+
+def test_rows_that_overlap_in_time_are_not_dealt_out():
+    data = Data(x=torch.zeros(60, 1), y=torch.zeros(60), groups=np.arange(60) // 10, gap=1)
+    with pytest.raises(InputError, match="iid parts rows that overlap in time between clients: take fixed"):
+        IID().split(data, 2, seed=0)

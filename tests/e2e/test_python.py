@@ -99,6 +99,20 @@ def test_a_comparison_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
         fs.compare(SMALL, resume=True)
 
 
+def test_going_on_touches_nothing_of_others(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    with pytest.raises(fs.InputError, match="is not the folder of a comparison"):
+        fs.compare(SMALL, out=tmp_path / "other", resume=True)
+    (tmp_path / "c" / "fedavg-seed0").mkdir(parents=True)
+    (tmp_path / "c" / "fedavg-seed0" / "thesis.txt").touch()
+    (tmp_path / "c" / "a-seed0").mkdir()
+    (tmp_path / "c" / "a-seed0" / "run.json").write_text("{}")
+    with pytest.raises(fs.InputError, match="fedavg-seed0' is not the folder of a run"):
+        fs.compare(SMALL, out=tmp_path / "c", resume=True)
+    assert (tmp_path / "c" / "fedavg-seed0" / "thesis.txt").exists()
+
+
 def test_a_failed_run_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
     broken = f"{Path(__file__).parent.parent / 'killer.py'}:Broken"
     both = fs.compare(SMALL, compare={"variants": {"bad": {"strategy": broken}}, "seeds": 1}, out=tmp_path / "c")

@@ -220,3 +220,8 @@ def test_the_first_masks_are_the_clients_own(tmp_path: Path) -> None:
     one, two = (fed.strategy.first(client_of(fed, tmp_path, id)) for id in (0, 1))
     assert masks.density(one, fed.setup.sizes) == pytest.approx(0.5, abs=0.01)
     assert any(not torch.equal(one[n], two[n]) for n in one)
+
+
+def test_a_share_that_no_width_has_is_refused() -> None:
+    with pytest.raises(InputError, match="no width at which MLP has a share of 0.2 of its weights: the nearest has 1"):
+        built(strategy={"name": "small_dense", "share": 0.2}, model={"name": "mlp", "hidden": []})
