@@ -13,7 +13,8 @@ from torch import Tensor
 from fedsparse.data import Data, Dataset, located
 from fedsparse.datasets._pictures import picture, standardised
 from fedsparse.errors import InputError
-from fedsparse.options import Count
+
+Side = Annotated[int, Field(ge=1, le=1024)]
 
 
 class ImageFolder(Dataset):
@@ -21,7 +22,7 @@ class ImageFolder(Dataset):
 
     folder: Annotated[str, Field(min_length=1)]
     """The folder, under FEDSPARSE_DATA or from the working directory."""
-    size: Count = 32
+    size: Side = 32
     """Pixels of a side: every picture is resized to a square, whatever its shape."""
     grey: bool = False
     """One channel of grey in place of red, green and blue."""

@@ -98,6 +98,7 @@ class SoyURT(Dataset):
             groups=env,
             times=arrays["env_year"][env] if self.split == "forecast" else None,
             unit=YIELD[1],
+            zero=YIELD[0],
         )
 
 

@@ -52,10 +52,12 @@ class Table(Dataset):
         x = np.stack([_standard(_numbers(frame, name, where))[0] for name in self._features(frame, where)], axis=1)
         inputs = torch.from_numpy(x.astype(np.float32))
         if self.task == "regression":
-            y, unit = _standard(_numbers(frame, self.target, where))
+            values = _numbers(frame, self.target, where)
+            y, unit = _standard(values)
             if unit == 0:
                 raise InputError(f'The column "{self.target}" of {where} is the same in every row: nothing to predict.')
-            return Data(x=inputs, y=torch.from_numpy(y.astype(np.float32)), clients=clients, groups=groups, unit=unit)
+            own = {"unit": unit, "zero": float(values.mean())}
+            return Data(x=inputs, y=torch.from_numpy(y.astype(np.float32)), clients=clients, groups=groups, **own)
         labels, classes = _labels(target, where)
         return Data(x=inputs, y=torch.from_numpy(labels), classes=classes, clients=clients, groups=groups)
 
@@ -88,6 +90,8 @@ class Table(Dataset):
             raise InputError(f'The column "{self.target}" cannot be both the target and among the features.')
         used = (self.target, self.client, self.group)
         found = self.features or tuple(n for n in frame if n not in used and is_numeric_dtype(frame[n].dtype))
+        for name in () if self.features else (n for n in frame if n not in used and n not in found):
+            _check_meant(frame[name], where)
         if not found:
             raise InputError(f"The file {where} has no numeric column beside {_listed(n for n in used if n)}.")
         return found
@@ -113,11 +117,36 @@ def _numbers(frame: DataFrame, name: str, where: Path) -> np.ndarray:
 
     column = _column(frame, name, "features", where)
     if not is_numeric_dtype(column.dtype):
-        raise InputError(f'The column "{name}" of {where} holds {column.iloc[0]!r}, which is no number.')
+        _, row = _parsed(column)
+        raise InputError(f"{_bad_cell(column, row or 0, where)}.")
     values = column.to_numpy(dtype=np.float64)
     if not np.isfinite(values).all():
         raise InputError(f'The column "{name}" of {where} holds a number that is not finite.')
     return values
+
+
+def _check_meant(column: Series, where: Path) -> None:
+    """InputError where a text column is of numbers but for some cells: dropped in silence, it would be missed."""
+    numbers, bad = _parsed(column)
+    if bad is not None and 2 * numbers > len(column):
+        raise InputError(f"{_bad_cell(column, bad, where)} as most of its cells are: correct it, or name the features.")
+
+
+def _parsed(column: Series) -> tuple[int, int | None]:
+    """How many cells of a text column read as numbers; and the place of the first that is there and does not."""
+    import pandas as pd
+    from pandas.api.types import is_object_dtype, is_string_dtype
+
+    if not (is_object_dtype(column.dtype) or is_string_dtype(column.dtype)):
+        return 0, None  # times and the like: pandas would count them as numbers
+    read = pd.to_numeric(column.astype(str), errors="coerce").notna().to_numpy()
+    bad = np.flatnonzero(~read & column.notna().to_numpy())
+    return int(read.sum()), int(bad[0]) if len(bad) else None
+
+
+def _bad_cell(column: Series, place: int, where: Path) -> str:
+    cell = column.iloc[place]
+    return f'The column "{column.name}" of {where} holds {cell!r} in row {place + 1}, which is no number'
 
 
 def _standard(values: np.ndarray) -> tuple[np.ndarray, float]:

@@ -57,6 +57,8 @@ class Data:
     """When each row was (a year), one time a group; given, the parts are a forecast: the last times are the test."""
     unit: float = 1.0
     """What 1 in a regression's targets is in the unit that its error is told in: their scale, if standardised."""
+    zero: float = 0.0
+    """What 0 in a regression's targets is in the metric's unit, for people."""
 
     def __post_init__(self) -> None:
         for part, (x, y) in {"rows": (self.x, self.y), "test rows": self.test or (self.x, self.y)}.items():
@@ -76,6 +78,10 @@ class Data:
             raise InputError(
                 f"The data set has unit = {self.unit:g}: a regression's is a finite number above 0, "
                 f"a classification has none."
+            )
+        if not math.isfinite(self.zero) or (self.classes is not None and self.zero != 0):
+            raise InputError(
+                f"The data set has zero = {self.zero:g}: a regression's is a finite number, a classification has none."
             )
         if self.times is not None and self.groups is not None:
             self._check_times(self.times, self.groups)

@@ -71,7 +71,7 @@ class Partition(Options):
 
     def _by_group(self, data: Data, clients: int, seed: int) -> list[Indices]:
         """`assign` with a row for each group, then each group's rows."""
-        _, first, group = np.unique(data.groups, return_index=True, return_inverse=True)
+        _, first, group = np.unique(np.asarray(data.groups), return_index=True, return_inverse=True)
         units = replace(data, x=data.x[first], y=data.y[first], clients=None, groups=None, times=None)
         return [np.flatnonzero(np.isin(group, own)) for own in self.assign(units, clients, seed)]
 

@@ -164,15 +164,19 @@ def load(folder: str | Path) -> Run | Comparison:
     )
 
 
-def write_comparison(folder: str | Path, runs: Iterable[Run], overrides: Mapping[str, str] | None = None) -> Comparison:
+def write_comparison(
+    folder: str | Path, runs: Iterable[Run], overrides: Mapping[str, str] | None = None, budget: str | None = None
+) -> Comparison:
     """Write `comparison.csv` and `summary.csv` of these runs, failed ones too; returns the comparison as it is on disk.
 
     Rows stand by variant, in the order of first runs, then by seed. `overrides`: by label, what its config changes.
+    `budget`: `compare.budget`; None is what each run's own config says.
     """
     found = list(runs)
     first = {run.label: place for place, run in reversed(list(enumerate(found)))}
     found.sort(key=lambda run: (first[run.label], run.summary["seed"]))
-    table = run_table((run_row(run), run.rounds) for run in found)
+    asked = {} if budget is None else {columns.BUDGET: budget}
+    table = run_table((run_row(run) | asked, run.rounds) for run in found)
     _write_csv(table, Path(folder) / "comparison.csv")
     _write_csv(summarise(table, overrides), Path(folder) / "summary.csv")
     return Comparison(folder)

@@ -54,7 +54,7 @@ def _parts(client: int, rows: Indices, data: Data, validation: float, test: floa
         use = _forecast(client, data.times[rows[first]], validation, test)
     else:
         what = "samples" if data.groups is None else "groups"
-        _check_enough(client, len(units), what, "take fewer clients or raise min_samples")
+        _check_enough(client, len(units), what)
         use = _drawn(len(units), validation, test, generator(seed, "parts", client))
     return _apart(client, rows, use[unit], data.gap)
 
@@ -74,7 +74,7 @@ def _drawn(units: int, validation: float, test: float, rng: np.random.Generator)
 def _forecast(client: int, times: np.ndarray, validation: float, test: float) -> np.ndarray:
     """As `_drawn`, by the time of each unit: training times, then validation times, then test times."""
     found, time, counts = np.unique(times, return_inverse=True, return_counts=True)
-    _check_enough(client, len(found), "times", "take fewer clients or another split")
+    _check_enough(client, len(found), "times")
     late = np.cumsum(counts[::-1])  # units in the last 1, 2, ... times
     tested = 1 + int(np.abs(late[:-2] - test * len(times)).argmin())
     checked = 1 + int(np.abs(late[tested:-1] - late[tested - 1] - validation * len(times)).argmin())
@@ -82,10 +82,11 @@ def _forecast(client: int, times: np.ndarray, validation: float, test: float) ->
     return (time >= begin).astype(np.int8) + (time >= begin + checked)
 
 
-def _check_enough(client: int, count: int, what: str, way: str) -> None:
+def _check_enough(client: int, count: int, what: str) -> None:
     if count < 3:
         raise InputError(
-            f"Client {client} has {count} {what}, it needs at least 3 for its train, validation and test parts: {way}."
+            f"Client {client} has {count} {what}, it needs at least 3 for its train, validation and test parts: "
+            f"give it more, or take another partition."
         )
 
 
@@ -99,6 +100,6 @@ def _apart(client: int, rows: Indices, use: np.ndarray, gap: int) -> Parts:
         if len(own) == 0:
             raise InputError(
                 f"Client {client} has no sample left for {part} when {gap} are left out wherever its parts meet: "
-                f"take fewer clients, or longer groups."
+                f"give it more, or take another partition."
             )
     return found

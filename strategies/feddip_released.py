@@ -2,7 +2,8 @@
 
 Long, Anagnostopoulos, Parambath, Bi: FedDIP, arXiv 2309.06805 (ICDM 2023), after the released code. The mean of the
 dense uploads is multiplied by the last mask before the next one is drawn, and what is pruned is zeroed for good: each
-mask lies inside the one before. Compare `feddip`, which keeps what the paper's title promises.
+mask lies inside the one before. Compare `feddip`, which keeps what the paper's title promises. A run of few rounds does
+not reach `density`: the schedule ends with the last round, the last mask is drawn up to `every` - 1 rounds before it.
 
 Differences from the paper (its text could not be read; the authors' code was compared):
 - The code's first masks, one at random (ERK) for each client, also cover BatchNorm's weights in ResNets; here never.

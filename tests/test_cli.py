@@ -54,7 +54,7 @@ class People(Dataset):
         who = np.repeat(["eve", "ann", "bob"], [15, 12, 4])
         y = torch.from_numpy(np.repeat([0, 1, 2], [15, 12, 4]))
         if self.unit:
-            return Data(torch.zeros(31, 2), y.float(), clients=who, unit=self.unit)
+            return Data(torch.zeros(31, 2), y.float(), clients=who, unit=self.unit, zero=5.0)
         return Data(torch.zeros(31, 2), y, classes=3, clients=who)
 """
 
@@ -157,7 +157,7 @@ def test_show_data_of_a_regression(capsys):
     assert Path("shown/target_distribution.png").stat().st_size > 1000
     names, _, bob, _ = (line.split(",") for line in Path("shown/data.csv").read_text().splitlines())
     row = dict(zip(names, bob, strict=True))
-    assert [row[name] for name in ("name", "mean", "sd", "q05", "q95")] == ["bob", "20.0", "0.0", "20.0", "20.0"]
+    assert [row[name] for name in ("name", "mean", "sd", "q05", "q95")] == ["bob", "25.0", "0.0", "25.0", "25.0"]
 
 
 def test_show_devices(capsys):
@@ -221,7 +221,7 @@ def test_bad_input(capsys, monkeypatch, arguments, told):
         ),
         ("partition=quantity clients=180", "quantity cannot give each of 180 clients min_samples = 10 of 1797 samples"),
         ("partition=pathological clients=1700", "pathological found no way to give each of 1700 clients"),
-        ("partition=iid clients=1700", "Client 0 has 2 samples, it needs at least 3"),
+        ("partition=iid clients=1700", "its train, validation and test parts: give it more, or take another partition."),
         ("partition=natural", "needs a data set that says whose each sample is"),
         ("PEOPLE partition=natural partition.min_samples=16", "leaves no client: none has min_samples = 16 samples"),
         ("PEOPLE partition=natural clients=4", "clients = 4 is written, but the partition natural finds 3 clients"),

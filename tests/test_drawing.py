@@ -27,7 +27,7 @@ def split(clients: int, classes: int | None, names: list[str] | None = None, mos
         spread = {"q05": -2.0, "q25": -1.0, "median": 0.0, "q75": 1.0, "q95": 3.0}
         columns |= {name: at * 1e4 + np.sin(np.arange(clients)) for name, at in spread.items()}
     details = ("by dirichlet, " + "alpha = 0.3, " * 12, "700 train, 100 validation, 200 test")
-    return Split(pd.DataFrame(columns), pd.DataFrame(), classes, 15.0, f"{clients} clients", details)
+    return Split(pd.DataFrame(columns), pd.DataFrame(), classes, f"{clients} clients", details)
 
 
 NAMED = [f"THE_TRAGEDY_OF_$x^2$_NUMBER_{i}" for i in range(50)]
@@ -59,10 +59,10 @@ def test_the_same_split_has_the_same_bytes():
 
 def test_many_clients_are_sorted():
     counts = pd.DataFrame({"class_0": [1, 0, 5, 9], "class_1": [0, 3, 6, 1], "client": range(4)})
-    labelled = Split(counts, pd.DataFrame(), 2, 1.0, "", ())
+    labelled = Split(counts, pd.DataFrame(), 2, "", ())
     # 0 has class 0 alone, 3 has nine tenths of it; 1 has class 1 alone, 2 just more than half.
     assert drawing._order(labelled).tolist() == [0, 3, 1, 2]
-    numbers = Split(pd.DataFrame({"median": [3.0, -1.0, 2.0]}), pd.DataFrame(), None, 1.0, "", ())
+    numbers = Split(pd.DataFrame({"median": [3.0, -1.0, 2.0]}), pd.DataFrame(), None, "", ())
     assert drawing._order(numbers).tolist() == [1, 2, 0]
 
 

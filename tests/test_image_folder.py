@@ -112,6 +112,13 @@ def test_folders_that_hold_no_classes(pets, here):
         one_sentence(error)
 
 
+@pytest.mark.parametrize("size", [0, 1025, 100_000])
+def test_a_side_has_bounds(size):
+    dataset = {"name": "image_folder", "folder": "pets", "size": size}
+    with pytest.raises(InputError, match=f"dataset.size must be .*at least 1 and at most 1024, not {size}"):
+        Experiment.load({"dataset": dataset, "model": "cnn"})
+
+
 def test_a_config_must_name_the_folder():
     with pytest.raises(InputError, match="dataset.folder"):
         Experiment.load({"dataset": "image_folder", "model": "cnn"})

@@ -150,7 +150,7 @@ def test_nothing_is_left_of_what_failed(tmp_path):
 def test_rows_are_standardised(home):
     data = SoyURT().load()
     assert data.x.shape == (12, 318) and data.x.dtype == data.y.dtype == torch.float32
-    assert (data.task, data.metric, data.unit, data.times) == ("regression", "rmse", 15.0, None)
+    assert (data.task, data.metric, data.unit, data.zero, data.times) == ("regression", "rmse", 15.0, 50.0, None)
     torch.testing.assert_close(data.y[:3], torch.tensor([33.0, 34, 43]).sub(50).div(15))
     # Row 8 is Ames in 1989: T2M of its first week is the mean of 0 to 6, and so on.
     first = data.x[8]

@@ -72,7 +72,7 @@ def test_a_forecast_never_looks_back(counts, validation, test):
 
 
 def test_two_times_are_too_few():
-    with pytest.raises(InputError, match="Client 0 has 2 times, it needs at least 3"):
+    with pytest.raises(InputError, match=r"Client 0 has 2 times, it needs at least 3 .*: give it more, or take another partition\."):
         one(series(10, times=np.repeat([1, 2], 5)))
 
 
@@ -127,7 +127,7 @@ def test_neighbours_are_the_clients_own_rows():
 
 def test_a_gap_that_leaves_nothing():
     data = series(6, groups=np.arange(6) // 2, gap=2, times=np.arange(6) // 2)
-    with pytest.raises(InputError, match="Client 0 has no sample left for train when 2 are left out"):
+    with pytest.raises(InputError, match="Client 0 has no sample left for train when 2 are left out .*: give it more"):
         one(data)
     with pytest.raises(InputError, match="gap = -1"):
         series(6, gap=-1)
@@ -148,4 +148,10 @@ def test_the_error_is_told_in_its_unit():
 @pytest.mark.parametrize("known", [{"unit": 0.0}, {"unit": float("inf")}, {"unit": 2.0, "classes": 2}])
 def test_a_unit_that_is_none(known):
     with pytest.raises(InputError, match="a regression's is a finite number above 0"):
+        Data(x=torch.zeros(3, 1), y=torch.zeros(3, dtype=torch.int64), **known)
+
+
+@pytest.mark.parametrize("known", [{"zero": float("nan")}, {"zero": 2.0, "classes": 2}])
+def test_a_zero_that_is_none(known):
+    with pytest.raises(InputError, match="a regression's is a finite number, a classification has none"):
         Data(x=torch.zeros(3, 1), y=torch.zeros(3, dtype=torch.int64), **known)

@@ -74,7 +74,8 @@ def test_a_regression_is_told_in_its_own_unit():
     assert (data.x.shape, data.classes, data.y.dtype) == ((4, 2), None, torch.float32)
     assert data.x[:, 0].tolist() == [1, 1, -1, -1]
     assert data.unit == pytest.approx(np.sqrt(125))
-    assert (data.y * data.unit + 25).tolist() == pytest.approx([10, 20, 30, 40])
+    assert data.zero == 25
+    assert (data.y * data.unit + data.zero).tolist() == pytest.approx([10, 20, 30, 40])
     assert data.clients is None and data.groups is None
 
 
@@ -93,8 +94,8 @@ def test_under_the_data_folder_first(here, monkeypatch):
         ({"target": "crop", "client": "fam"}, r'"fam" \(client\), nearest is "farm"'),
         ({"target": "crop", "group": "plot"}, r'no column "plot" \(group\)'),
         ({"target": "crop", "features": ("rain", "wind")}, r'no column "wind" \(features\)'),
-        ({"target": "crop", "features": ("note",)}, "\"note\" .* holds 'x', which is no number"),
-        ({"target": "crop", "task": "regression"}, "\"crop\" .* holds 'oats', which is no number"),
+        ({"target": "crop", "features": ("note",)}, "\"note\" .* holds 'x' in row 1, which is no number"),
+        ({"target": "crop", "task": "regression"}, "\"crop\" .* holds 'oats' in row 1, which is no number"),
         ({"target": "flat", "task": "regression"}, '"flat" .* is the same in every row'),
         ({"target": "flat"}, '"flat" .* has one class, 9'),
         ({"target": "rain", "features": ("rain",)}, "both the target and among the features"),
@@ -108,6 +109,26 @@ def test_what_does_not_fit(here, options, says):
         Table(**{"file": "farms.csv", **options}).load()
     if "must end" not in says:
         one_sentence(error)
+
+
+@pytest.mark.parametrize("options", [{}, {"features": ("rain",)}, {"target": "rain", "task": "regression"}])
+def test_one_bad_cell_does_not_cost_a_column(options):
+    file = changed(rain=["1", "2", "3,5", "4"])
+    with pytest.raises(InputError, match="\"rain\" of new.csv holds '3,5' in row 3, which is no number") as error:
+        Table(**{"file": str(file), "target": "crop", **options}).load()
+    one_sentence(error)
+
+
+def test_a_column_of_text_with_some_numbers_is_left_out():
+    half = changed(rain=["1", "2", "c", "d"])
+    assert Table(file=str(half), target="crop").load().x.shape == (4, 4)  # field, sun, flat, yield
+    # Whoever names the columns, or whose clients they are, is not asked.
+    file = changed(farm=["1", "2", "3", "x"])
+    assert Table(file=str(file), target="crop", client="farm").load().x.shape == (4, 5)
+    assert Table(file=str(file), target="crop", features=("rain",)).load().x.shape == (4, 1)
+    frame = pd.DataFrame(FARMS | {"day": pd.date_range("2020", periods=4), "sizes": [[1], [2], None, [3]]})
+    frame.to_parquet("odd.parquet")
+    assert Table(file="odd.parquet", target="crop").load().x.shape == (4, 5)
 
 
 @pytest.mark.parametrize("column", ["rain", "crop", "farm", "field"])

@@ -171,7 +171,7 @@ def _targets(figure: Figure, axes: Axes, split: Split, order: np.ndarray) -> Non
         axes.hlines(places, table["q05"], table["q95"], colors=QUIET, linewidth=1)
         axes.barh(places, table["q75"] - table["q25"], 0.62, table["q25"], color=HALF)
         axes.vlines(table["median"], places - 0.31, places + 0.31, colors=INK, linewidth=1.4)
-    axes.set_xlabel("target" if split.unit == 1 else f"target × {split.unit:.4g}, in the unit of its error")
+    axes.set_xlabel("target")
     _plain(axes)
     tails = Patch(color=MOSTLY) if len(table) > MOST else Line2D([], [], color=QUIET, linewidth=1)
     handles = [Line2D([], [], color=INK, linewidth=1.6), Patch(color=HALF), tails]

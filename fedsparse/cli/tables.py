@@ -87,9 +87,10 @@ def print_run(run: Run) -> None:
     """What one run came to."""
     info = run.summary
     percent = info["metric"] == "accuracy"
+    unit = " %" if percent else ""
     lines = {
-        info["metric"]: _value(info["final"], percent) + (" %" if percent else ""),
-        "personal": _value(info["final_personal"], percent) + (" %" if percent else ""),
+        info["metric"]: _value(info["final"], percent) + unit * known(info["final"]),
+        "personal": _value(info["final_personal"], percent) + unit * known(info["final_personal"]),
         "density": _value(info["density"], False),
         "MB up": megabytes(_mega(info["bytes_up"])),
         "MB down": megabytes(_mega(info["bytes_down"])),

@@ -29,13 +29,12 @@ class Split:
 
     `table` has a row a client: `client`, `name` where clients have one, `device`, samples as `train, validation, test`;
     for labels `classes, class_0, class_1, ...`, for a regression `mean, sd, q05, q25, median, q75, q95` of the targets
-    times `unit`. `rows` has a row a sample: `client, row, part`; as a file it is what the partition `fixed` takes.
+    in their own unit. `rows` has a row a sample: `client, row, part`; as a file it is what the partition `fixed` takes.
     """
 
     table: pd.DataFrame
     rows: pd.DataFrame
     classes: int | None
-    unit: float
     heading: str
     details: tuple[str, ...]
 
@@ -81,7 +80,6 @@ def split(experiment: Experiment) -> Split:
         table,
         pd.concat([_rows(names[c] if names else c, *both) for c, both in enumerate(zip(owned, parts, strict=True))]),
         data.classes,
-        data.unit,
         f"{experiment.dataset.label}: {used:,} samples on {len(parts)} client{'s' * (len(parts) != 1)}",
         (f"by {_options(experiment)}", totals + _official(data), *filter(None, left_out)),
     )
@@ -90,7 +88,7 @@ def split(experiment: Experiment) -> Split:
 def _targets(data: Data, rows: list[Indices]) -> dict[str, Any]:
     """What stands in the table on the clients' targets."""
     if data.classes is None:
-        own = [data.y[r].reshape(len(r), -1)[:, 0].double().numpy() * data.unit for r in rows]
+        own = [data.y[r].reshape(len(r), -1)[:, 0].double().numpy() * data.unit + data.zero for r in rows]
         spread = np.stack([np.quantile(targets, list(QUANTILES.values())) for targets in own])
         columns = {"mean": [targets.mean() for targets in own], "sd": [targets.std() for targets in own]}
         return columns | dict(zip(QUANTILES, spread.T, strict=True))

@@ -155,7 +155,7 @@ class Adapter(FlowerStrategy):
             self._row["metric"] = train.evaluate(self.federation.module(model), x, y, data.task, unit=data.unit)[0]
 
     def _layers(self, t: int) -> None:
-        """Density of every maskable layer, and how far the clients' masks agree, in rounds with an evaluation."""
+        """Density of every maskable layer, and how far the clients' own masks agree, in rounds with an evaluation."""
         model, sizes = self.strategy.global_model(self.state), self.federation.setup.sizes
         shared = masks.bits(model) if model else {}
         if shared:
@@ -164,11 +164,13 @@ class Adapter(FlowerStrategy):
             return
         held = list((self.exchange.held or {}).values()) if self.exchange else []
         for name, size in sizes.items():
-            if any(name in client for client in held):  # then a client without this mask holds the layer whole
+            if name in shared:  # one mask for all, though each client may send it
+                layer = [shared[name]]
+            elif any(name in client for client in held):  # then a client without this mask holds the layer whole
                 whole = torch.ones(self.federation.setup.shapes[name], dtype=torch.bool)
                 layer = [client.get(name, whole) for client in held]
             else:
-                layer = [shared[name]] if name in shared else []
+                layer = []
             kept = sum(int(mask.sum()) for mask in layer) / (size * len(layer)) if layer else 1.0
             agreement = masks.jaccard(layer) if len(layer) > 1 else None
             self.ledger.add("layers", round=t, layer=name, density=kept, agreement=agreement)

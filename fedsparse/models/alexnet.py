@@ -1,4 +1,4 @@
-"""AlexNet (Krizhevsky et al., 2012) for CIFAR, in the size that FedDIP's tables use (arXiv 2309.07004)."""
+"""AlexNet (Krizhevsky et al., 2012) for CIFAR, in the size of FedDIP's released code (arXiv 2309.06805)."""
 
 from __future__ import annotations
 

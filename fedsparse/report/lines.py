@@ -119,5 +119,6 @@ def _target(axes: Axes, frame: Frame) -> list[Annotation]:
     x, side, offset = (0, "left", 4) if frame.higher else (1, "right", -4)
     return [axes.annotate(
         text, (x, value), (offset, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-        va="bottom", ha=side, color=QUIET, fontsize=8, zorder=1.5,
+        va="bottom", ha=side, color=QUIET, fontsize=8, zorder=4,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1},
     )]  # fmt: skip

@@ -62,9 +62,11 @@ def _views(section: Section) -> str:
         f"({mb(section.budget_mb)} MB in the mean), best first. A dash: no such model, or a curve that does not get "
         "there on every seed."
     )
+    less = "Who sends less than the budget in all has a dash; its whole run stands in the first table."
     return (
         f"<h3>At equal density</h3><p class=note>{whole}</p>{_summary(section)}"
         f"<h3>At equal MB</h3><p class=note>{escape(equal)}</p>{_equal(section)}"
+        f"<p class=note>{less}</p>"
     )
 
 

@@ -48,13 +48,14 @@ pre{margin:.5rem 0;padding:.8rem 1rem;overflow-x:auto;background:var(--soft);bor
 .cards thead{display:none}
 .cards,.cards th,.cards td{display:block}
 .cards tbody{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr));gap:.8rem}
-.cards tr{display:grid;grid-template-columns:1fr 1fr;gap:.35rem 1rem;align-content:start;padding:.6rem .9rem;
+.cards tr{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:.35rem 1rem;align-content:start;padding:.6rem .9rem;
 background:var(--soft);border-radius:8px}
 .cards tbody th,.cards td{padding:0;border:0;text-align:left}
 .cards tbody th{grid-column:1/-1;font-size:1.05rem}
 .cards td::before{content:attr(data-head);display:block;font-size:.78rem;color:var(--quiet)}
 .cards .diff::before{content:"to FedAvg "}
-.cards .bar{max-width:8rem}
+.cards .n,.cards td small{white-space:normal}
+.cards .bar{max-width:8rem;min-width:0}
 }
 @media(max-width:46rem){
 main{padding:1rem 1rem 3rem}
