@@ -56,8 +56,8 @@ class Table(Dataset):
             y, unit = _standard(values)
             if unit == 0:
                 raise InputError(f'The column "{self.target}" of {where} is the same in every row: nothing to predict.')
-            own = {"unit": unit, "zero": float(values.mean())}
-            return Data(x=inputs, y=torch.from_numpy(y.astype(np.float32)), clients=clients, groups=groups, **own)
+            told, zero = torch.from_numpy(y.astype(np.float32)), float(values.mean())
+            return Data(x=inputs, y=told, clients=clients, groups=groups, unit=unit, zero=zero)
         labels, classes = _labels(target, where)
         return Data(x=inputs, y=torch.from_numpy(labels), classes=classes, clients=clients, groups=groups)
 

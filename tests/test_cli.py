@@ -221,7 +221,7 @@ def test_bad_input(capsys, monkeypatch, arguments, told):
         ),
         ("partition=quantity clients=180", "quantity cannot give each of 180 clients min_samples = 10 of 1797 samples"),
         ("partition=pathological clients=1700", "pathological found no way to give each of 1700 clients"),
-        ("partition=iid clients=1700", "its train, validation and test parts: give it more, or take another partition."),
+        ("partition=iid clients=1700", "train, validation and test parts: give it more, or take another partition."),
         ("partition=natural", "needs a data set that says whose each sample is"),
         ("PEOPLE partition=natural partition.min_samples=16", "leaves no client: none has min_samples = 16 samples"),
         ("PEOPLE partition=natural clients=4", "clients = 4 is written, but the partition natural finds 3 clients"),

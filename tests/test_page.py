@@ -31,6 +31,8 @@ PROBE = """<script>addEventListener("load", () => {
     inside: innerWidth, needed: root.scrollWidth, paper: getComputedStyle(document.body).backgroundColor,
     ink: getComputedStyle(document.body).color, images: [...document.images].map(i => i.naturalWidth),
     cards: getComputedStyle(document.querySelector(".cards thead")).display == "none",
+    spilt: [...document.querySelectorAll(".cards tr, .cards th, .cards td")].filter(e => e.scrollWidth > e.clientWidth)
+      .map(e => `${e.innerText}: ${e.scrollWidth} > ${e.clientWidth}`),
     asked: performance.getEntriesByType("resource").map(e => e.name).filter(n => !n.startsWith("data:")),
   }), "*")
 })</script>"""
@@ -57,6 +59,25 @@ def page(tmp_path_factory) -> str:
     return report([folder]).read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> str:
+    """Errors of five digits and gigabytes, without figures."""
+    folder = tmp_path_factory.mktemp("large") / "comparison"
+    kinds = {"fedavg": 1.0, "feddip": 0.1, "feddip_released": 1.0}
+    folders = [
+        write_run(
+            folder / f"{name}-seed{seed}", variant=name, seed=seed, rounds=4, density=density, error_metric=True,
+            level=20_000.0 * (seed + 1), personal=30_000.0 * (seed + 1) * (1 + density), size=2_000_000_000,
+        )
+        for name, density in kinds.items()
+        for seed in range(2)
+    ]  # fmt: skip
+    write_comparison(folder, [Run(f) for f in folders])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedsparse.report.draw", lambda section, end: [])
+        return report([folder]).read_text(encoding="utf-8")
+
+
 def seen(browser: str, page: str, folder: Path, width: int, dark: bool) -> dict[str, Any]:
     """What Chromium makes of the page at a width, in a frame because its windows are never narrower than 500."""
     (folder / "page.html").write_text(page.replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
@@ -70,23 +91,30 @@ def seen(browser: str, page: str, folder: Path, width: int, dark: bool) -> dict[
     return json.loads(unescape(title[1]))
 
 
-@pytest.mark.parametrize("width", [400, 1400])
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(("width", "dark"), [(400, False), (400, True), (700, False), (1000, True), (1400, False)])
 def test_the_page_fits_and_shows_its_figures(browser, page, tmp_path, width, dark):
     found = seen(browser, page, tmp_path, width, dark)
     assert found["inside"] == width and found["needed"] <= width
     assert found["asked"] == []
     assert len(found["images"]) == 12 and min(found["images"]) > 1000
-    assert found["cards"] == (width == 400)
+    assert found["cards"] == (width <= 1184) and found["spilt"] == []
     paper, ink = (sum(map(int, re.findall(r"\d+", found[what])[:3])) for what in ("paper", "ink"))
     assert (paper < 120 and ink > 600) if dark else (paper > 700 and ink < 120)
 
 
+@pytest.mark.parametrize("width", [360, 700, 1040, 1190, 1400])
+def test_large_numbers_stay_in_their_cards(browser, large, tmp_path, width):
+    found = seen(browser, large, tmp_path, width, False)
+    assert found["needed"] <= width and found["spilt"] == []
+
+
 def test_what_is_wrong_is_seen(browser, page, tmp_path):
     wrong = (
+        '<table class=cards style="table-layout:fixed"><tr><td><div style="width:1800px">x</div></table>'
         '<div style="width:2000px">x</div><img src="data:image/png;base64,AAAA"><img src="http://example.org/a.png">'
     )
     found = seen(browser, page.replace("</main>", f"{wrong}</main>"), tmp_path, 1400, False)
     assert found["needed"] > 2000
+    assert any(line.startswith("x: 18") for line in found["spilt"])
     assert found["images"][-2:] == [0, 0]
     assert found["asked"] == ["http://example.org/a.png"]

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from synthetic import RESNET, write_many, write_run, write_runs
 
-from fedsparse.cli.tables import print_comparison
+from fedsparse.cli.tables import print_comparison, print_run
 from fedsparse.errors import InputError
 from fedsparse.report import report
 from fedsparse.report.canvas import looks
 from fedsparse.report.curves import Variant, agreement, client_metrics, curve, layer_density, layer_names
 from fedsparse.report.figures import layers_figure, metric_figure
+from fedsparse.report.lines import Frame, _target
 from fedsparse.report.pictures import draw, variants
 from fedsparse.report.sections import Picture, collect
 from fedsparse.results import Run, load, write_comparison
@@ -126,6 +128,7 @@ def test_the_second_table_is_at_equal_mb_with_the_best_first(made):
     section = collect([folder])[0]
     assert section.budget == "feddip"
     assert page.source.index("At equal density") < page.source.index("At equal MB") < page.source.index("<figure")
+    assert page.text.index("best first") < page.text.index("Who sends less than the budget in all has a dash")
     rows = page.source.split("At equal MB")[1].split("<tbody>")[1].split("<tr>")[1:4]
     summary = section.summary.set_index("variant")
     for row, label in zip(rows, ("feddip", "fedavg", "personalized_masks"), strict=True):
@@ -221,6 +224,20 @@ def test_a_run_without_rounds_has_a_page_without_figures(tmp_path):
 def test_errors_are_shown_in_their_own_unit(tmp_path):
     page = Page(report([comparison(tmp_path / "yields", rounds=10, seeds=1, error_metric=True)]))
     assert "RMSE, lower is better" in page.text and "1.05 times" in page.text and "RMSE %" not in page.text
+
+
+def test_a_printed_run_without_a_global_model_has_a_dash(tmp_path, capsys):
+    print_run(Run(write_run(tmp_path / "a", variant="fedavg", rounds=4, has_global=False)))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["accuracy", "-"] in lines and any(line[:1] == ["personal"] and line[-1] == "%" for line in lines)
+
+
+def test_the_name_of_the_target_stays_readable_before_lines():
+    axes = Figure().add_subplot()
+    line = axes.plot([0, 1], [0.9, 0.9])[0]
+    (name,) = _target(axes, Frame("MB", "", lambda axes: None, str, target=(0.9, "target")))
+    patch = name.get_bbox_patch()
+    assert patch is not None and patch.get_facecolor()[:3] == (1, 1, 1) and name.zorder > line.zorder
 
 
 @pytest.mark.parametrize("width", [120, 100, 80])

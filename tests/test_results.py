@@ -424,6 +424,15 @@ def test_the_budget_of_a_killed_comparison_is_in_its_runs_configs(tmp_path):
         load(tmp_path).summary  # noqa: B018
 
 
+@pytest.mark.parametrize(("budget", "found"), [(None, "personalized_masks"), ("fedavg", "fedavg"), ("", "feddip")])
+def test_the_budget_that_is_asked_for_comes_before_that_of_the_configs(tmp_path, budget, found):
+    for folder in (folders := write_runs(tmp_path, seeds=1, rounds=10)):
+        with open(folder / "config.toml", "a") as file:
+            file.write('\n[compare]\nbudget = "personalized_masks"\n')
+    both = write_comparison(tmp_path, [Run(folder) for folder in folders], budget=budget)
+    assert both.table["budget"].tolist() == [found] * 3 == both.summary["budget"].tolist()
+
+
 @pytest.mark.parametrize("what", ["missing", "empty", "file"])
 def test_loading_what_is_neither_says_so(tmp_path, what):
     path = tmp_path / what

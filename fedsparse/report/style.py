@@ -44,23 +44,26 @@ code,pre{font:.86rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 details{margin:.5rem 0}
 summary{cursor:pointer;color:var(--mark);overflow-wrap:anywhere}
 pre{margin:.5rem 0;padding:.8rem 1rem;overflow-x:auto;background:var(--soft);border-radius:8px}
-@media(max-width:64rem){
+@media(max-width:74rem){
 .cards thead{display:none}
 .cards,.cards th,.cards td{display:block}
 .cards tbody{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr));gap:.8rem}
-.cards tr{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:.35rem 1rem;align-content:start;padding:.6rem .9rem;
-background:var(--soft);border-radius:8px}
+.cards tr{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:.35rem 1rem;align-content:start;
+padding:.6rem .9rem;background:var(--soft);border-radius:8px}
 .cards tbody th,.cards td{padding:0;border:0;text-align:left}
 .cards tbody th{grid-column:1/-1;font-size:1.05rem}
 .cards td::before{content:attr(data-head);display:block;font-size:.78rem;color:var(--quiet)}
 .cards .diff::before{content:"to FedAvg "}
 .cards .n,.cards td small{white-space:normal}
+.cards .sd{display:inline-block}
 .cards .bar{max-width:8rem;min-width:0}
 }
 @media(max-width:46rem){
 main{padding:1rem 1rem 3rem}
 .small th,.small td{padding:.4rem .25rem;font-size:.85rem}
 .small tbody th{min-width:0}
+.small .n{white-space:normal}
+.small .sd{display:inline-block}
 img{padding:.25rem}
 dl{grid-template-columns:1fr;gap:0}
 dt{margin-top:.6rem}

@@ -99,6 +99,13 @@ def test_a_comparison_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
         fs.compare(SMALL, resume=True)
 
 
+def test_a_comparison_that_goes_on_takes_the_budget_of_now(tmp_path: Path) -> None:
+    asked = {"rounds": 1, "strategies": ["feddip"], "seeds": 1, "out": tmp_path / "c", "resume": True}
+    assert set(fs.compare(SMALL, **asked).table["budget"]) == {"feddip"}
+    again = fs.compare(SMALL, compare={"budget": "fedavg"}, **asked)
+    assert set(again.table["budget"]) == set(again.summary["budget"]) == {"fedavg"}
+
+
 def test_going_on_touches_nothing_of_others(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").touch()

@@ -271,3 +271,21 @@ def test_layers_count_dense_clients_as_dense(tmp_path: Path) -> None:
     for t, layers in tables["layers"].groupby("round"):
         mean = sum(row.density * sizes[row.layer] for row in layers.itertuples()) / sum(sizes.values())
         assert mean == pytest.approx(tables["rounds"].set_index("round").loc[t, "density"])
+
+
+@pytest.mark.parametrize("strategy", ["random_erk", "feddip"])
+def test_masks_that_all_share_do_not_agree_or_disagree(strategy: str, tmp_path: Path) -> None:
+    _, tables = ran(tmp_path / "run", strategy=strategy)
+    layers, last = tables["layers"], tables["layers"].query("round == 3")
+    assert layers["agreement"].isna().all()
+    stored = load_file(tmp_path / "run" / "model.safetensors")
+    masks = {name: stored[f"{name}.__mask__"].double() for name in last["layer"]}
+    assert last["density"].tolist() == pytest.approx([float(mask.mean()) for mask in masks.values()])
+    kept = sum(float(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
+    assert tables["rounds"]["density"].iloc[-1] == pytest.approx(kept)
+
+
+def test_masks_of_their_own_agree_in_part(tmp_path: Path) -> None:
+    options = {"name": "personalized_masks", "first": 0.0, "interval": 0.3, "tolerance": 1.0}
+    _, tables = ran(tmp_path / "run", strategy=options)
+    assert tables["layers"]["agreement"].between(0.1, 0.999).all()
