@@ -15,11 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedsparse.data import Data, Dataset, root
+from fedsparse.data import Data, Dataset, published
 from fedsparse.errors import InputError
 from fedsparse.options import Count
 
 FILE = Path("hapt", "hapt_windows.npz")
+SOURCE = (
+    'get "Smartphone-Based Recognition of Human Activities and Postural Transitions" from the UCI Machine '
+    "Learning Repository"
+)
 WINDOW = (6, 128)
 CLASSES = 6
 """Walking, upstairs, downstairs, sitting, standing, lying."""
@@ -60,24 +64,17 @@ def blocks(subject: np.ndarray, experiment: np.ndarray, size: int) -> np.ndarray
 
 
 def _read() -> dict[str, np.ndarray]:
-    home = root()
-    if home is None or not (home / FILE).is_file():
-        raise InputError(
-            f"The data set hapt is missing: there is no {FILE} under FEDSPARSE_DATA ({home or 'which is not set'}); "
-            f'get "Smartphone-Based Recognition of Human Activities and Postural Transitions" from the UCI Machine '
-            f"Learning Repository, and make the file with `python -m fedsparse.convert.hapt SOURCE OUT`."
-        )
+    path = published("hapt", FILE, SOURCE)
     try:
-        if not zipfile.is_zipfile(home / FILE):  # NumPy would call it a pickle
+        if not zipfile.is_zipfile(path):  # NumPy would call it a pickle
             raise ValueError("it is no whole .npz")
-        with np.load(home / FILE, allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("x", "y", "subject", "experiment")}
         _check(arrays)
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(
-            f"The file {home / FILE} is damaged ({reason}): make it anew with "
-            f"`python -m fedsparse.convert.hapt SOURCE OUT`."
+            f"The file {path} is damaged ({reason}): make it anew with `python -m fedsparse.convert.hapt SOURCE OUT`."
         ) from error
     return arrays
 

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
-from fedsparse.data import Data, Dataset, root
+from fedsparse.data import Data, Dataset, published
 from fedsparse.errors import InputError
 from fedsparse.options import Count, Whole
 
 FILE = Path("shakespeare", "shakespeare_roles.json.gz")
+SOURCE = "get the plays as plain texts from Project Gutenberg"
 VOCABULARY = "\n !\"&'(),-./0123456789:;?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]_abcdefghijklmnopqrstuvwxyz{}"
 """Token 1 is the first of these characters, and so on; token 0 is any other."""
 SAMPLES_A_BLOCK = 5
@@ -95,21 +96,15 @@ def _blocks(counts: list[int], size: int) -> np.ndarray:
 
 
 def _read() -> dict[str, str]:
-    home = root()
-    if home is None or not (home / FILE).is_file():
-        raise InputError(
-            f"The data set shakespeare is missing: there is no {FILE} under FEDSPARSE_DATA "
-            f"({home or 'which is not set'}); get the plays as plain texts from Project Gutenberg, and make the file "
-            f"with `python -m fedsparse.convert.shakespeare SOURCE OUT`."
-        )
+    path = published("shakespeare", FILE, SOURCE)
     try:
-        texts = json.loads(gzip.decompress((home / FILE).read_bytes()))
+        texts = json.loads(gzip.decompress(path.read_bytes()))
         if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
             raise ValueError("it does not hold one text a role")
     except (OSError, ValueError, EOFError, RecursionError, zlib.error) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(
-            f"The file {home / FILE} is damaged ({reason}): make it anew with "
+            f"The file {path} is damaged ({reason}): make it anew with "
             f"`python -m fedsparse.convert.shakespeare SOURCE OUT`."
         ) from error
     return texts

@@ -21,10 +21,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from fedsparse.data import Data, Dataset, root
+from fedsparse.data import Data, Dataset, published
 from fedsparse.errors import InputError
 
 FILE = Path("soyurt", "soyurt.npz")
+SOURCE = "get the tables of the R package SoyURT 1.0.0 (CRAN, CC BY 4.0)"
 WEEKS = 16
 WEATHER = {
     "T2M": (22, 3.4),
@@ -109,22 +110,15 @@ def _standard(values: np.ndarray, scales: Mapping[str, tuple[float, float]]) -> 
 
 
 def _read() -> dict[str, np.ndarray]:
-    home = root()
-    if home is None or not (home / FILE).is_file():
-        raise InputError(
-            f"The data set soyurt is missing: there is no {FILE} under FEDSPARSE_DATA ({home or 'which is not set'}); "
-            f"make it of the tables of the R package SoyURT 1.0.0 (CRAN, CC BY 4.0) with "
-            f"`python -m fedsparse.convert.soyurt SOURCE OUT`."
-        )
+    path = published("soyurt", FILE, SOURCE)
     try:
-        with np.load(home / FILE, allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in COLUMNS}
         _check(arrays)
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).partition(". ")[0].rstrip(".")  # NumPy goes on to say how to load it unsafely
         raise InputError(
-            f"The file {home / FILE} is damaged ({reason}): make it anew with "
-            f"`python -m fedsparse.convert.soyurt SOURCE OUT`."
+            f"The file {path} is damaged ({reason}): make it anew with `python -m fedsparse.convert.soyurt SOURCE OUT`."
         ) from error
     return arrays
 

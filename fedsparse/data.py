@@ -149,6 +149,20 @@ def located(path: str) -> Path:
     return home / given if home and os.path.exists(home / given) else given
 
 
+def published(name: str, file: Path, source: str) -> Path:
+    """The file under FEDSPARSE_DATA of a data set without a download; InputError says how it is made.
+
+    `source`: what to get, and from whom, as the beginning of a request.
+    """
+    home = root()
+    if home is None or not (home / file).is_file():
+        raise InputError(
+            f"The data set {name} is missing: there is no {file} under FEDSPARSE_DATA ({home or 'which is not set'}); "
+            f"{source}, and make the file with `python -m fedsparse.convert.{name} SOURCE OUT`."
+        )
+    return home / file
+
+
 def cache() -> Path:
     """The user's cache folder; nothing makes it before something is kept there."""
     base = os.environ.get("XDG_CACHE_HOME")

@@ -21,6 +21,12 @@ def task_loss(task: str) -> Loss:
     return lambda model, x, y: nn.functional.mse_loss(model(x).reshape(y.shape), y)
 
 
+def penalised(loss: Loss, names: Iterable[str], factor: float) -> Loss:
+    """A loss plus `factor` times the sum of these weights' norms (not squared, so that small layers are pulled too)."""
+    wanted = list(names) if factor else []
+    return lambda model, x, y: loss(model, x, y) + factor * sum(weight(model, name).norm() for name in wanted)
+
+
 def optimizer(model: nn.Module, name: str, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
     """A `torch.optim` optimiser by its name in lower case; `momentum` is for those that have one."""
     kinds = {kind.lower(): getattr(torch.optim, kind) for kind in dir(torch.optim) if kind[0].isupper()}

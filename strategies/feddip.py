@@ -17,8 +17,7 @@ Differences from the paper (its text could not be read; compared with the author
 - The code multiplies the aggregate by the last mask before it draws the next, so its masks are nested and nothing comes
   back; here the dense weights are kept, as the title's "dynamic" and the abstract's dense model say.
 - The code uploads dense models and counts their zeros; here `masked` is the default and bytes are those encoded.
-- The schedule reaches its target at `reach` of the rounds, not at the last one; the mask is redrawn every round, until
-  `settle` of the rounds. `score = "lamp"` weighs a weight against its layer (arXiv 2010.07611) in place of |w| alone.
+- The schedule reaches its target at `reach` of the rounds, not at the last one; the mask is redrawn until `settle`.
 - The first mask is the largest half of the initial weights, the same for all, not a random one of each client.
 - The penalty has 20 steps as in the code, from half of `penalty` up (there 5e-4 to 1e-3); SGD's options are the run's.
   BatchNorm statistics are those of the masked model that is trained, not of the code's second, dense forward pass.
@@ -31,7 +30,7 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedsparse import masks, schedules
 from fedsparse.client import Client
@@ -39,7 +38,7 @@ from fedsparse.options import Count, Fraction, NonNegative, Share
 from fedsparse.payload import Payload, Schema
 from fedsparse.sparsifiers import lamp, magnitude
 from fedsparse.strategy import Node, Replies, Reply, State, Strategy, Task, Tensors
-from fedsparse.train import straight_through, weight
+from fedsparse.train import penalised, straight_through
 
 PENALTY_STEPS = 20
 
@@ -58,7 +57,7 @@ class FedDIP(Strategy):
     settle: Share = 1.0
     """Share of the rounds after which the mask stays as it is."""
     score: Literal["magnitude", "lamp"] = "magnitude"
-    """What the largest weights are the largest by: |w| as in the paper, or |w| against the rest of its layer."""
+    """What the largest weights are largest by: |w| as in the paper, or that against its layer (arXiv 2010.07611)."""
     uplink: Literal["dense", "masked", "masked_residual", "topk"] = "masked"
     """What clients send back."""
     residual_share: Fraction = 0.02
@@ -94,12 +93,8 @@ class FedDIP(Strategy):
         mask = masks.bits(received)
         model = client.model(received.weights)
         factor = schedules.steps(self.penalty / 2, self.penalty, PENALTY_STEPS, self.progress(client.round))
-
-        def penalised(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-            return client.loss(model, x, y) + factor * sum(weight(model, name).norm() for name in mask if factor)
-
         with straight_through(model, mask):
-            client.fit(model, loss=penalised)
+            client.fit(model, loss=penalised(client.loss, mask, factor))
         update = {name: w - received.weights[name] for name, w in client.weights(model).items()}
         return self.reply(update, mask, client)
 
@@ -118,8 +113,7 @@ class FedDIP(Strategy):
             outside = masks.top_k(beyond, round(self.residual_share * sum(self.setup.sizes.values())))
             outside = {n: picked & ~mask[n] for n, picked in outside.items()}
         residual = {n: total[n].masked_fill(inside[n] | outside.get(n, inside[n]), 0.0) for n in mask}
-        client.store["residual"] = residual
-        client.store["round"] = {"last": torch.tensor(client.round)}
+        client.store["residual"], client.store["round"] = residual, {"last": torch.tensor(client.round)}
         norm = float(torch.stack([r.norm() for r in residual.values()]).norm())
         extra = {"outside": masks.apply({n: total[n] for n in outside}, outside)} if outside else {}
         sparse = {**inside, **{f"outside/{n}": m for n, m in outside.items()}}

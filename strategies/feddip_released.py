@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedsparse import masks, schedules
 from fedsparse.client import Client
@@ -30,7 +30,7 @@ from fedsparse.payload import Payload
 from fedsparse.randomness import integer
 from fedsparse.sparsifiers import magnitude, random
 from fedsparse.strategy import Replies, State, Strategy, Task
-from fedsparse.train import straight_through, weight
+from fedsparse.train import penalised, straight_through
 
 PENALTY_STEPS = 20
 
@@ -66,20 +66,14 @@ class FedDIPReleased(Strategy):
         mask = masks.bits(received) or self.first(client)
         model = client.model(received.weights)
         factor = schedules.steps(self.penalty / 2, self.penalty, PENALTY_STEPS, self.progress(client.round))
-
-        def penalised(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-            return client.loss(model, x, y) + factor * sum(weight(model, name).norm() for name in mask if factor)
-
         with straight_through(model, mask):
-            client.fit(model, loss=penalised)
+            client.fit(model, loss=penalised(client.loss, mask, factor))
         return Payload(client.weights(model))
 
     def first(self, client: Client) -> dict[str, Tensor]:
         """The client's own random mask, before there is one of the server."""
         shapes = {name: tuple(self.setup.shapes[name]) for name in self.setup.maskable}
-        scores = random.score(shapes, integer(self.setup.seed, client.id, "first mask"))
-        kept = erk(shapes, self.start)
-        return {n: masks.top_k({n: scores[n]}, round(kept[n] * s.numel()))[n] for n, s in scores.items()}
+        return random.masks(erk(shapes, self.start), shapes, integer(self.setup.seed, client.id, "first mask"))
 
     # ---- both ----
 

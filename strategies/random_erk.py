@@ -47,8 +47,7 @@ class RandomERK(FedAvg):
     def mask(self) -> dict[str, Tensor]:
         """The mask that the seed draws: boolean tensors of the maskable weights."""
         shapes = {name: tuple(self.setup.shapes[name]) for name in self.setup.maskable}
-        scores, kept = random.score(shapes, self.setup.seed), erk(shapes, self.density)
-        return {n: masks.top_k({n: scores[n]}, round(kept[n] * s.numel()))[n] for n, s in scores.items()}
+        return random.masks(erk(shapes, self.density), shapes, self.setup.seed)
 
     # ---- server ----
 
