@@ -54,13 +54,13 @@ def run(
     run's folder (default: runs/NAME-DATE-TIME). Raises InputError before anything is written, RunError when the run
     fails.
     """
-    from fedsparse.flower.runtimes import runtime
+    from fedsparse.flower.runtimes import serving
 
     experiment = Experiment.load(source, list(sets), **overrides)
     _forget()
     _build(experiment)
-    with _place(out, _name(source, experiment)) as path, runtime([experiment]) as grid_for:
-        _one(experiment, path, experiment.strategy.label, grid_for, progress or Silent(), 1, 1)
+    with _place(out, _name(source, experiment)) as path, serving([experiment], path) as serve:
+        _one(experiment, path, experiment.strategy.label, serve, progress or Silent(), 1, 1)
     from fedsparse.report import report
 
     report([path])
@@ -78,7 +78,7 @@ def compare(
     With `resume`, runs of this comparison that `out` holds and that are done stay as they are; one that was cut off
     begins again. Two processes may share a folder as long as they do not run the same seeds or variants.
     """
-    from fedsparse.flower.runtimes import runtime
+    from fedsparse.flower.runtimes import serving
 
     wanted = dict(overrides.pop("compare", {}))
     wanted |= {} if strategies is None else {"strategies": list(strategies)}
@@ -96,8 +96,8 @@ def compare(
         _build(one)
     with _place(out, _name(source, experiment), resume) as path:
         if missing:
-            with runtime([one for _, one in missing]) as grid_for:
-                _each(missing, path, grid_for, progress or Silent())
+            with serving([one for _, one in missing], path) as serve:
+                _each(missing, path, serve, progress or Silent())
     places = [path / f"{label}-seed{one.seed}" for label, one in planned]
     runs = [Run(place) for place in places if (place / "run.json").is_file()]
     overrides_of = {label: experiment.overrides(label) for label in experiment.variants()}
@@ -129,7 +129,7 @@ def _finished(out: str | Path | None, planned: list[tuple[str, Experiment]]) -> 
     return found
 
 
-def _each(planned: list[tuple[str, Experiment]], path: Path, grid_for: Callable[..., Any], tell: Progress) -> None:
+def _each(planned: list[tuple[str, Experiment]], path: Path, serve: Callable[..., Any], tell: Progress) -> None:
     """One run after the other, each in its own folder."""
     for index, (label, one) in enumerate(planned, start=1):
         place = path / f"{label}-seed{one.seed}"
@@ -137,7 +137,7 @@ def _each(planned: list[tuple[str, Experiment]], path: Path, grid_for: Callable[
         place.mkdir()
         try:
             with folder.logged(place / "log.txt"):
-                _one(one, place, label, grid_for, tell, index, len(planned))
+                _one(one, place, label, serve, tell, index, len(planned))
         except Exception:  # also in its run.json, where it got that far; the other runs go on
             log.exception("%s, seed %d, failed", label, one.seed)
 
@@ -176,13 +176,11 @@ def _build(experiment: Experiment) -> None:
 
 
 def _one(
-    experiment: Experiment, path: Path, label: str, grid_for: Callable[..., Any], tell: Progress, index: int, total: int
+    experiment: Experiment, path: Path, label: str, serve: Callable[..., Any], tell: Progress, index: int, total: int
 ) -> None:
     from fedsparse.federation import federation
-    from fedsparse.flower.server_app import STORES, run_id, serve
 
-    text = experiment.to_toml()
-    built, megabytes = federation(text), 0.0
+    built, megabytes = federation(experiment.to_toml()), 0.0
 
     def on_round(row: Mapping[str, Any]) -> None:
         nonlocal megabytes
@@ -192,8 +190,7 @@ def _one(
     tell.start(label, experiment.rounds, index, total)
     status = "failed"
     try:
-        grid = grid_for(len(built.nodes), {"experiment": text, "stores": str(path / STORES)}, run_id(built))
-        status = serve(built, grid, path, label, on_round)["status"]
+        status = serve(built, path, label, on_round)["status"]
     except KeyboardInterrupt:
         status = "interrupted"
         raise

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from fedsparse.experiment import Experiment
 from fedsparse.partition import Partition
 from fedsparse.payload import Payload
 from fedsparse.randomness import integer
-from fedsparse.split import Parts, parts
+from fedsparse.split import Parts, kept, parts, signature
 from fedsparse.store import Store
 from fedsparse.strategy import Node, Setup, Strategy
 
@@ -38,12 +39,16 @@ class Federation:
     local: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, experiment: Experiment) -> Federation:
-        """Load, split and build; InputError names what does not fit."""
+    def build(cls, experiment: Experiment, splits: Path | None = None) -> Federation:
+        """Load, split and build; InputError names what does not fit. `splits`: a file that keeps the split."""
         _check_device(experiment)
         dataset, wanted = experiment.dataset.build(), experiment.partition
         data = _data(dataset)
-        split = _parts(dataset, wanted.build(), experiment.clients, wanted.validation, wanted.test, experiment.seed)
+        asked = (wanted.build(), experiment.clients, wanted.validation, wanted.test, experiment.seed)
+        if splits is None:
+            split = _parts(dataset, *asked)
+        else:
+            split = kept(splits, signature(data, experiment.hash(), *asked), lambda: _parts(dataset, *asked))
         tiers = devices.assign(experiment.devices, len(split), experiment.seed)
         nodes = tuple(Node(i, len(p.train), tier) for i, (p, tier) in enumerate(zip(split, tiers, strict=True)))
         net = _net(experiment, data)
@@ -195,9 +200,9 @@ def _parts(
 
 
 @lru_cache(maxsize=4)
-def federation(text: str) -> Federation:
-    """The federation of an experiment's text, built once a process."""
-    return Federation.build(Experiment.load(text))
+def federation(text: str, splits: Path | None = None) -> Federation:
+    """The federation of an experiment's text, built once a process; `splits` is a file that keeps the split."""
+    return Federation.build(Experiment.load(text), splits)
 
 
 def forget() -> None:

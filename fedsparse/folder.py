@@ -62,6 +62,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     os.replace(draft, path)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 def command() -> str:
     """The command of this process, without absolute paths."""
     program, *arguments = sys.argv or [""]

@@ -76,6 +76,17 @@ class Ledger:
         return tables
 
 
+def rounds_so_far(folder: Path) -> list[dict[str, Any]]:
+    """The rows of `rounds` that another process has written."""
+    try:
+        table = columns.read_jsonl(folder / "rounds.jsonl", "rounds")
+    except FileNotFoundError:  # it has just become Parquet
+        table = columns.frame([], columns.ROUNDS)
+    if (whole := folder / "rounds.parquet").exists():
+        table = pd.read_parquet(whole)
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
 def sizes(data: bytes) -> dict[str, int]:
     """`values`, `mask`, `dense` and `header` bytes of an encoded payload; their sum is its length."""
     seen = inspect(data)

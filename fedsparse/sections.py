@@ -144,8 +144,8 @@ class Device(Options):
 class Runtime(Options):
     """Where clients are computed; it changes no result."""
 
-    name: Literal["local", "ray"] = "ray"
-    """`local` is this process, `ray` a pool of worker processes."""
+    name: Literal["local", "ray", "grpc"] = "ray"
+    """`local` is this process, `ray` a pool of worker processes, `grpc` real clients, each a process of its own."""
     workers: Whole = 0
     """Worker processes; 0 is one a core."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -155,7 +155,11 @@ class Runtime(Options):
     ray_address: str = ""
     """Address of a Ray cluster that runs already; empty starts one."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
-    """Port of the server; 0 is any free one."""
+    """Port where clients of `grpc` find the server; 0 is any free one."""
+    connect: Positive = 120.0
+    """Seconds that the clients of `grpc` have to connect and to load their data."""
+    reply: Positive = 3600.0
+    """Seconds that a client of `grpc` has to answer; who has not is lost for the round."""
 
 
 class Compare(Options):

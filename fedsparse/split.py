@@ -5,8 +5,12 @@ A pure function of its arguments and the seed.
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +20,7 @@ from fedsparse.randomness import generator
 if TYPE_CHECKING:
     from fedsparse.data import Data
 
+USES = ("train", "validation", "test")
 Indices = np.ndarray
 """Row numbers, int64, ascending, each once."""
 
@@ -44,6 +49,37 @@ def parts(indices: list[Indices], data: Data, validation: float, test: float, se
             f"leave something to train on, together below 1."
         )
     return [_parts(client, rows, data, validation, test, seed) for client, rows in enumerate(indices)]
+
+
+def kept(file: Path, key: str, draw: Callable[[], list[Parts]]) -> list[Parts]:
+    """The parts that `file` holds for this key (`signature`); else they are drawn and written there.
+
+    For processes that live for one message only: to draw a split takes longer than to train on it.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as held:
+            if str(held["key"]) == key:
+                columns = [np.split(held[use], np.cumsum(held[f"{use}_sizes"])[:-1]) for use in USES]
+                return [Parts(*rows) for rows in zip(*columns, strict=True)]
+    except (OSError, KeyError, ValueError):
+        pass  # none yet, or not whole
+    found = draw()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(f".{os.getpid()}.tmp")
+    rows: dict[str, Any] = {use: np.concatenate([getattr(part, use) for part in found]) for use in USES}
+    rows |= {f"{use}_sizes": np.array([len(getattr(part, use)) for part in found]) for use in USES}
+    with open(draft, "wb") as out:
+        np.savez(out, key=np.array(key), **rows)
+    os.replace(draft, file)
+    return found
+
+
+def signature(data: Data, *asked: object) -> str:
+    """A hash of all that a split depends on: what is asked for, and the rows without their inputs."""
+    digest = hashlib.sha256(repr((len(data.x), data.gap, *asked)).encode())
+    for column in (data.y.numpy(), data.clients, data.groups, data.times):
+        digest.update(repr(None if column is None else (column.dtype, column.tolist())).encode())
+    return digest.hexdigest()
 
 
 def _parts(client: int, rows: Indices, data: Data, validation: float, test: float, seed: int) -> Parts:

@@ -29,6 +29,7 @@ LAYERS = [
     ("strategies", "datasets"),  # found by their file, never imported by name
     ("federation",),
     ("columns", "folder", "ledger", "measures"),
+    ("deploy",),
     ("flower",),
     ("results",),
     ("report",),
@@ -49,6 +50,7 @@ HOMES = {
     "matplotlib": ("report", "cli"),
     "typer": ("cli",),
     "rich": ("cli",),
+    "cryptography": ("deploy",),
     "zstandard": ("codec",),
     "xxhash": ("codec",),
     "sklearn": ("datasets",),

@@ -51,6 +51,8 @@ WITHOUT_A_PINNED_DEFAULT = {
     "devices.default.latency",
     "runtime.ray_address",
     "runtime.port",
+    "runtime.connect",
+    "runtime.reply",
 }
 STRATEGIES = {
     "feddip": {
@@ -65,7 +67,7 @@ STRATEGIES = {
     },
     "personalized_masks": {"density": 0.2, "prune_share": 0.415, "first": 0.075, "interval": 0.2},
 }
-RUN = {"--set", "--seed", "--runtime", "--workers", "--clients", "--out", "--json", "--quiet"}
+RUN = {"--set", "--seed", "--runtime", "--workers", "--clients", "--ray-address", "--out", "--json", "--quiet"}
 COMMANDS = {
     "run": RUN,
     "compare": RUN | {"--strategies", "--seeds", "--resume"},

@@ -7,6 +7,7 @@ that needs it.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -37,10 +38,12 @@ Config = Annotated[str, typer.Argument(metavar="CONFIG")]
 _SET = "Change a key, such as strategy=feddip or strategy.density=0.05; may be repeated."
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=_SET)]
 Seed = Annotated[int | None, typer.Option(help="Seed that everything random is drawn from.")]
-_RUNTIME = "local (this process) or ray (worker processes)."
+_RUNTIME = "local (this process), ray (worker processes) or grpc (real clients, each a process of its own)."
 RuntimeName = Annotated[str | None, typer.Option("--runtime", metavar="NAME", help=_RUNTIME)]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; 0 is one a core.")]
 Clients = Annotated[int | None, typer.Option(help="Number of clients.")]
+_RAY = "A Ray cluster that runs already, such as 10.0.0.1:6379 or auto; workers are started there."
+RayAddress = Annotated[str | None, typer.Option("--ray-address", metavar="ADDRESS", help=_RAY)]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to write; default: a new one under runs/.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON in place of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
@@ -73,13 +76,13 @@ def _common(
 @app.command()
 def run(
     config: Config, sets: Sets = None, seed: Seed = None, runtime: RuntimeName = None, workers: Workers = None,
-    clients: Clients = None, out: Out = None, json: Json = False, quiet: Quiet = False,
+    clients: Clients = None, ray_address: RayAddress = None, out: Out = None, json: Json = False, quiet: Quiet = False,
 ) -> int:  # fmt: skip
     """Run one experiment. CONFIG is a path or the bare name of a shipped config."""
     from fedsparse import api
     from fedsparse.cli import tables
 
-    changes = _changes(seed, runtime, workers, clients)
+    changes = _changes(seed, clients, name=runtime, workers=workers, ray_address=ray_address)
     with _watched(quiet) as progress:
         done = api.run(config, out=out, progress=progress, sets=sets or (), **changes)
     tables.print_json(done.summary) if json else tables.print_run(done)
@@ -93,7 +96,7 @@ def compare(
     seeds: Annotated[int | None, typer.Option(help="Runs of each variant.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on in --out: runs that are done there stay.")] = False,
     sets: Sets = None, seed: Seed = None, runtime: RuntimeName = None, workers: Workers = None,
-    clients: Clients = None, out: Out = None, json: Json = False, quiet: Quiet = False,
+    clients: Clients = None, ray_address: RayAddress = None, out: Out = None, json: Json = False, quiet: Quiet = False,
 ) -> int:  # fmt: skip
     """Run several strategies with several seeds, side by side with FedAvg.
 
@@ -105,7 +108,8 @@ def compare(
     listed = None if strategies is None else [name.strip() for name in strategies.split(",") if name.strip()]
     if listed == []:
         raise InputError('--strategies must name at least one strategy, such as "fedavg,feddip".')
-    changes = _changes(seed, runtime, workers, clients) | {"strategies": listed, "seeds": seeds}
+    changes = _changes(seed, clients, name=runtime, workers=workers, ray_address=ray_address)
+    changes |= {"strategies": listed, "seeds": seeds}
     with _watched(quiet) as progress:
         done = api.compare(config, out=out, resume=resume, progress=progress, sets=sets or (), **changes)
     tables.print_json(tables.records(done.summary)) if json else tables.print_comparison(done)
@@ -142,7 +146,7 @@ def show(
 
     if what not in ("config", "data", "devices"):
         raise InputError(f'There is no "show {what}"; allowed: config, data, devices.')
-    experiment = Experiment.load(config, sets or (), **_changes(seed, None, None, clients))
+    experiment = Experiment.load(config, sets or (), **_changes(seed, clients))
     if what == "config":
         text = experiment.to_toml()
         if out is not None:
@@ -174,9 +178,13 @@ def report(
 
 @contextmanager
 def _watched(quiet: bool) -> Iterator[Any]:
-    """Who is told how far a run is; a run that is interrupted ends in Interrupted."""
+    """Who is told how far a run is; a run that is interrupted, or ended by SIGTERM, ends in Interrupted."""
     from fedsparse.cli.progress import reporter
 
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         with reporter(quiet) as progress:
             yield progress
@@ -184,12 +192,14 @@ def _watched(quiet: bool) -> Iterator[Any]:
         interrupted = Interrupted("interrupted: what was done until then is kept.")
         interrupted.__dict__.update(error.__dict__)  # the folder
         raise interrupted from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _changes(seed: int | None, runtime: str | None, workers: int | None, clients: int | None) -> dict[str, Any]:
-    """Options of the command line as changes of the experiment."""
+def _changes(seed: int | None, clients: int | None, **runtime: str | int | None) -> dict[str, Any]:
+    """Options of the command line as changes of the experiment; `runtime` those of its table."""
     changes: dict[str, Any] = {"seed": seed, "clients": clients}
-    changes["runtime"] = {k: v for k, v in {"name": runtime, "workers": workers}.items() if v is not None} or None
+    changes["runtime"] = {key: value for key, value in runtime.items() if value is not None} or None
     return {key: value for key, value in changes.items() if value is not None}
 
 

@@ -3,7 +3,7 @@
 `decode(encode(payload, schema=schema), schema, max_bytes)` gives back the same values and masks, bit for bit.
 """
 
-from fedsparse.codec.container import Header, content, header, schema_hash, stamp
+from fedsparse.codec.container import FORMAT, Header, content, header, schema_hash, stamp
 from fedsparse.codec.decoder import decode
 from fedsparse.codec.encoder import encode
 from fedsparse.codec.inspection import Inspection, inspect
@@ -12,6 +12,7 @@ from fedsparse.codec.masks import mask_hash
 from fedsparse.codec.wire import DecodeError, UnknownMask
 
 __all__ = [
+    "FORMAT",
     "DecodeError",
     "Header",
     "Inspection",

@@ -13,6 +13,7 @@ from fedsparse.codec.wire import Buffer, DecodeError, Reader, put_text, put_vari
 from fedsparse.payload import Absent, Ids, Kind, Schema
 
 MAGIC, MAJOR, MINOR = b"FSPC", 0, 1
+FORMAT = f"{MAJOR}.{MINOR}"  # the version that is written
 HEAD = struct.Struct("<4sBBHQQQQII")  # magic, major, minor, flags, schema, reference, run, client, round, generation
 IDS = struct.Struct("<QQII")
 IDS_AT = HEAD.size - IDS.size

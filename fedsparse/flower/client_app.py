@@ -9,14 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from flwr.app import Context, Message
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedsparse import codec, train
 from fedsparse.client import Client
 from fedsparse.errors import RunError
-from fedsparse.federation import Federation, federation
+from fedsparse.federation import Federation
 from fedsparse.flower import wire
+from fedsparse.flower.context import CALL, client_number, home, present
 from fedsparse.payload import Payload, Schema
 from fedsparse.randomness import integer
 from fedsparse.store import Store
@@ -30,13 +31,22 @@ app = ClientApp()
 @app.train()
 @app.evaluate()
 def handle(message: Message, context: Context) -> Message:
-    """One message: decode, run the phase, encode. The experiment and the store's folder come with the run config."""
+    """One message: decode, run the phase, encode. The experiment comes with the run config."""
     began = time.perf_counter()
     data, phase, _ = wire.unpack(message)
-    config = context.run_config
-    stores = config.get("stores")
-    reply = perform(federation(str(config["experiment"])), phase, data, Path(str(stores)) if stores else None)
+    built, stores = home(context)
+    if codec.header(data).ids.client != client_number(context):
+        raise RunError(f"a message for another client came to client {client_number(context)}")
+    reply = perform(built, phase, data, stores)
     return Message(wire.content(reply, phase, time.perf_counter() - began), reply_to=message)
+
+
+@app.query()
+def answer(message: Message, context: Context) -> Message:
+    """The roll call: who this is, once it has loaded its data."""
+    built, _ = home(context)
+    told = ConfigRecord({"client": client_number(context), **present(built.experiment)})
+    return Message(RecordDict({CALL: told}), reply_to=message)
 
 
 def perform(built: Federation, phase: str, data: bytes, stores: Path | None) -> bytes:

@@ -71,8 +71,9 @@ class Exchange:
 
     def receive(self, replies: Iterable[Message], grid: Grid | None = None) -> None:
         """Take the replies in as they come, and book what was sent. Who did not reply in time is lost."""
+        client_of = getattr(grid, "client_of", wire.client_of)
         for reply in replies:
-            client = wire.client_of(reply)
+            client = client_of(reply)
             if reply.has_error():
                 self.why = self.why or f"client {client}: {reply.error.reason}"
                 log.warning("round %d: client %d is lost: %s", self.task.round, client, reply.error.reason)

@@ -47,4 +47,6 @@ def transport_bytes(length_bits: int, phase: str, message_type: str, seconds: bo
     content = RecordDict({"payload": ArrayRecord({"payload": array}), "task": task})
     message = Message(content, dst_node_id=SERVER_NODE, message_type=message_type)
     set_message_id(message, "0" * 32)
+    # Ids of one width in every runtime: Flower's own are random, and their width with them.
+    message.metadata.__dict__.update(_run_id=1 << 59, _src_task_id=1 << 59, _src_node_id=SERVER_NODE)
     return int(message_to_proto(message).ByteSize()) - length

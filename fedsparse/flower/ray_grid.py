@@ -103,8 +103,8 @@ def work(letters: bytes, run_config: UserConfig, contents: tuple[bytes, ...]) ->
 class Pool:
     """Ray, started for this process alone (or joined), with actors that live until the pool is closed."""
 
-    def __init__(self, workers: int, options: Runtime) -> None:
-        self.workers, self.options = workers, options
+    def __init__(self, workers: int, options: Runtime, most: int | None = None) -> None:
+        self.workers, self.options, self.most = workers, options, most
         self.actors: list[Any] = []
 
     def __enter__(self) -> Pool:
@@ -116,7 +116,8 @@ class Pool:
         warnings.filterwarnings("ignore", message="Tip: In future versions of Ray", category=FutureWarning)
         self._ray, self._joined = ray, ray.is_initialized()
         if not self._joined:
-            _start(ray, self.workers, self.options.ray_address)
+            _start(ray, self._wanted(os.cpu_count() or 1), self.options.ray_address)
+        self.workers = self._wanted(int(ray.cluster_resources().get("CPU", 1)))
         origin = str(fedsparse.__file__)
         actor: Any = ray.remote(num_cpus=1, num_gpus=self.options.client_gpus, max_restarts=0)(worker_class())
         self._new = lambda: actor.remote(_path(), origin)
@@ -138,6 +139,10 @@ class Pool:
         self.actors = []
         if not self._joined:
             self._ray.shutdown()
+
+    def _wanted(self, cores: int) -> int:
+        """Workers: as many as asked for, else one a core; never more than there is work for."""
+        return max(1, min(self.workers or cores, self.most or self.workers or cores))
 
     def pids(self) -> list[int]:
         """Process ids of the workers."""

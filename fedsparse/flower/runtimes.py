@@ -1,25 +1,60 @@
-"""Where clients run: the Grid of each runtime, opened once for all runs of a comparison."""
+"""Where clients run: each runtime, opened once for all runs of a comparison."""
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from flwr.app import UserConfig
 from flwr.serverapp import Grid
 
+from fedsparse.data import root
 from fedsparse.errors import InputError
 from fedsparse.experiment import Experiment
+from fedsparse.federation import Federation, federation
 from fedsparse.flower.grids import LocalGrid
+from fedsparse.flower.server_app import STORES, OnRound, run_id, serve
 
 GridFor = Callable[[int, UserConfig, int], Grid]  # (clients, run config, run id) -> Grid
+Serve = Callable[[Federation, Path, str, OnRound], dict[str, Any]]  # (federation, folder, label, on_round) -> run.json
+
+
+@contextmanager
+def serving(experiments: Sequence[Experiment], folder: Path) -> Iterator[Serve]:
+    """What runs one federation after another in the runtime of these experiments, with its own files in `folder`."""
+    if experiments[0].runtime.name == "grpc":
+        from fedsparse.deploy.deployment import Deployment
+        from fedsparse.flower.grpc import Remote
+
+        options, clients = experiments[0].runtime, max(clients_of(one) for one in experiments)
+        deployment = Deployment(folder / "flower", clients, port=options.port, data=root())
+        try:
+            yield Remote(deployment)
+        finally:
+            deployment.close()
+        return
+    with runtime(experiments) as grid_for:
+
+        def run(federation: Federation, path: Path, label: str, on_round: OnRound) -> dict[str, Any]:
+            config: UserConfig = {"experiment": federation.experiment.to_toml(), "stores": str(path / STORES)}
+            grid = grid_for(len(federation.nodes), config, run_id(federation))
+            return serve(federation, grid, path, label, on_round)
+
+        yield run
+
+
+def clients_of(experiment: Experiment) -> int:
+    """How many clients it has, also where the data say so."""
+    return len(federation(experiment.to_toml()).nodes)
 
 
 @contextmanager
 def runtime(experiments: Sequence[Experiment]) -> Iterator[GridFor]:
-    """The runtime that these experiments ask for (all the same); inside, `grid_for` makes the Grid of one run."""
+    """The simulation that these experiments ask for (all the same); inside, `grid_for` makes the Grid of one run."""
     import torch
 
     threads = torch.get_num_threads()
@@ -33,9 +68,8 @@ def runtime(experiments: Sequence[Experiment]) -> Iterator[GridFor]:
         else:
             from fedsparse.flower.ray_grid import Pool
 
-            workers = options.workers or os.cpu_count() or 1
-            work = max(one.clients or workers for one in experiments)  # every client is evaluated
-            with Pool(min(workers, work), options) as pool:
+            most = max(one.clients or sys.maxsize for one in experiments)  # every client is evaluated
+            with Pool(options.workers, options, most) as pool:
                 yield pool.grid
     finally:
         torch.set_num_threads(threads)

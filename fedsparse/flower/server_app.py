@@ -19,32 +19,37 @@ from fedsparse import columns, folder
 from fedsparse.errors import InputError, RunError
 from fedsparse.federation import Federation
 from fedsparse.flower.adapter import Adapter, named_tensors
+from fedsparse.flower.remote import RemoteGrid
 from fedsparse.ledger import Ledger
 from fedsparse.measures import final_of
 from fedsparse.store import hash_tensors, stores
 
 log = logging.getLogger("fedsparse")
 STORES = "clients"  # folder of the clients' own states inside the run's folder
+INTERRUPTED = "interrupted by the user"
 OnRound = Callable[[dict[str, Any]], None]
 
 
 def serve(
-    federation: Federation, grid: Grid, path: Path, label: str, on_round: OnRound | None = None
+    federation: Federation, grid: Grid, path: Path, label: str, on_round: OnRound | None = None, command: str = ""
 ) -> dict[str, Any]:
     """Run a federation into the folder `path`; returns what `run.json` holds at the end.
 
     A run that fails or is interrupted keeps what it had; its exception goes on to the caller after that is written.
+    `command`: what started the run, where it was not this process.
     """
-    info = _opening(federation, label)
+    info = opening(federation, label, command)
     (path / "config.toml").write_text(federation.experiment.to_toml(), encoding="utf-8")
     folder.write_json(path / "run.json", info)
     ledger, began = Ledger(path), time.perf_counter()
     try:
         adapter = Adapter(federation, ledger, run_id(federation), on_round)
+        if isinstance(grid, RemoteGrid):
+            grid.gather()
         adapter.start(grid, timeout=None)  # a slow machine must not change the result of a simulation
-        info |= _weights(adapter, path) | {"status": columns.DONE}
-    except KeyboardInterrupt:
-        info |= {"status": columns.INTERRUPTED, "why": "interrupted by the user"}
+        info |= _weights(adapter, grid, path) | {"status": columns.DONE}
+    except (KeyboardInterrupt, SystemExit):
+        info |= {"status": columns.INTERRUPTED, "why": INTERRUPTED}
         raise
     except Exception as error:
         info |= {
@@ -65,12 +70,25 @@ def serve(
     return info
 
 
+def conclude(federation: Federation, path: Path, status: str, why: str) -> dict[str, Any]:
+    """Close the folder of a run whose server was ended from outside; returns what `run.json` holds then."""
+    info = folder.read_json(path / "run.json")
+    if info["status"] != columns.RUNNING:
+        return info
+    info |= {"status": status, "why": why}
+    if not (path / "rounds.parquet").exists():
+        info |= _closing(federation, Ledger(path))
+    folder.write_json(path / "run.json", info)
+    return info
+
+
 def run_id(federation: Federation) -> int:
     """The federation's id: a function of what decides results, so that equal runs send equal bytes."""
     return int(federation.experiment.hash()[:15], 16)
 
 
-def _opening(federation: Federation, label: str) -> dict[str, Any]:
+def opening(federation: Federation, label: str, command: str = "") -> dict[str, Any]:
+    """What `run.json` holds when a run begins."""
     experiment, data = federation.experiment, federation.data
     known = {
         "variant": label,
@@ -84,7 +102,7 @@ def _opening(federation: Federation, label: str) -> dict[str, Any]:
         "higher_is_better": data.higher_is_better,
         "status": columns.RUNNING,
         "why": "",
-        "command": folder.command(),
+        "command": command or folder.command(),
         "commit": folder.commit(),
         "versions": folder.versions(),
         "host": folder.host(),
@@ -93,13 +111,18 @@ def _opening(federation: Federation, label: str) -> dict[str, Any]:
     return {key: known.get(key) for key in columns.RUN_KEYS}
 
 
-def _weights(adapter: Adapter, path: Path) -> dict[str, Any]:
+def _weights(adapter: Adapter, grid: Grid, path: Path) -> dict[str, Any]:
     """Write `model.safetensors`; the hashes of the model and of all clients' stores."""
-    kept = {f"{c}/{n}": t for c, ts in stores(path / STORES, adapter.generations) for n, t in sorted(ts.items())}
+    here = not isinstance(grid, RemoteGrid)  # else the clients' states lie with the clients
+    known = stores(path / STORES, adapter.generations) if here else ()
+    kept = {f"{c}/{n}": t for c, ts in known for n, t in sorted(ts.items())}
     model = adapter.strategy.global_model(adapter.state)
     tensors = named_tensors(model) if model is not None else {f"client/{name}": t for name, t in kept.items()}
+    if not tensors:
+        return {}
     save_file(tensors, path / "model.safetensors")
-    return {"model_hash": hash_tensors(sorted(tensors.items())), "clients_hash": hash_tensors(list(kept.items()))}
+    hashed = hash_tensors(list(kept.items())) if here else None
+    return {"model_hash": hash_tensors(sorted(tensors.items())), "clients_hash": hashed}
 
 
 def _closing(federation: Federation, ledger: Ledger) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import sys
 import pytest
 from flwr.app import Error, Message
 
-from fedsparse.flower import wire
+from fedsparse.flower import private, wire
 from fedsparse.flower.grids import LocalGrid
 
 
@@ -38,6 +38,17 @@ def test_transport_is_what_a_serialised_message_has_beside_its_payload() -> None
         whole = message_to_proto(message).ByteSize()
         said = wire.transport(bytes(length), "train", "train", False)
         assert abs(whole - length - said) <= 24, (whole - length, said)
+
+
+def test_transport_does_not_depend_on_who_asks() -> None:
+    from flwr.supercore.task_identity import TaskIdentity
+
+    LocalGrid(1, {}, 7)
+    here = private.transport_bytes.__wrapped__(20, "train", "train", True)
+    TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 15922396985965104118
+    there = private.transport_bytes.__wrapped__(20, "train", "train", True)
+    LocalGrid(1, {}, 7)
+    assert there == here
 
 
 def test_push_and_pull_answer_too() -> None:

@@ -1,0 +1,73 @@
+"""The `grpc` runtime: each run is an app on a deployment of Flower, watched from here through its folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedsparse import columns, folder
+from fedsparse.deploy.deployment import Deployment
+from fedsparse.errors import RunError
+from fedsparse.federation import Federation
+from fedsparse.flower.server_app import INTERRUPTED, OnRound, conclude, opening
+from fedsparse.ledger import rounds_so_far
+
+POLL = 0.2  # seconds
+
+
+class Remote:
+    """Serves runs on a deployment, one after the other; the first one starts it."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self.count = 0
+
+    def __call__(
+        self, federation: Federation, path: Path, label: str, on_round: OnRound | None = None
+    ) -> dict[str, Any]:
+        """As `server_app.serve`, but the rounds are driven by a process of Flower's."""
+        text, why = federation.experiment.to_toml(), ""
+        (path / "config.toml").write_text(text, encoding="utf-8")
+        folder.write_json(path / "run.json", opening(federation, label))
+        config: dict[str, str | int | float] = {
+            "experiment": text,
+            "label": label,
+            "out": str(path),
+            "command": folder.command(),
+        }
+        self.count += 1
+        name = f"run-{self.count}"
+        try:
+            if self.count == 1:
+                self.deployment.start()
+            config["nodes"] = " ".join(f"{client}:{node}" for client, node in self.deployment.nodes.items())
+            watch(path, self.deployment.submit(name, config), on_round or (lambda row: None))
+            if folder.read_json(path / "run.json")["status"] == columns.RUNNING:
+                why = self.deployment.why(name)
+        except KeyboardInterrupt:
+            self.deployment.close()  # first, so that nobody writes to the folder any more
+            conclude(federation, path, columns.INTERRUPTED, INTERRUPTED)
+            raise
+        except RunError as error:
+            why = str(error)
+        if why:
+            self.deployment.close()
+        info = conclude(federation, path, columns.FAILED, why)
+        if info["status"] != columns.DONE:
+            raise RunError(f"{info['why']} (the logs of all processes are in {self.deployment.folder})")
+        return info
+
+
+def watch(path: Path, alive: Callable[[], bool], on_round: OnRound) -> None:
+    """Tell of each round as its row appears, until the run has ended."""
+    told = 0
+    while True:
+        going = alive()
+        for row in rounds_so_far(path)[told:]:
+            told += 1
+            on_round(row)
+        if not going:
+            return
+        time.sleep(POLL)

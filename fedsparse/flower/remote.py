@@ -1,0 +1,123 @@
+"""A Grid over one of Flower's whose clients are processes of their own: who they are, and deadlines for all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedsparse.errors import RunError
+from fedsparse.flower.context import CALL
+from fedsparse.flower.private import Run
+
+POLL = 0.2  # seconds between looks for replies; Flower's own loop takes 3
+
+
+class RemoteGrid(Grid):
+    """Flower's Grid with our node ids, which are client numbers plus one.
+
+    `mine`: what each client must have like the server (`context.present`). `nodes`: the id of each client's SuperNode,
+    where keys tell them apart; else the nodes themselves say in the roll call which client they are. `connect` and
+    `reply`: seconds that clients have to come, and to answer.
+    """
+
+    def __init__(
+        self, grid: Grid, clients: int, mine: Mapping[str, str], nodes: Mapping[int, int] | None = None,
+        connect: float = 120.0, reply: float = 3600.0,
+    ) -> None:  # fmt: skip
+        self.grid, self.clients, self.mine, self.known = grid, clients, mine, dict(nodes or {})
+        self.connect, self.reply = connect, reply
+        self.nodes: dict[int, int] = {}  # client -> node id
+        self.attempts: dict[int, int] = {}
+
+    @property
+    def run(self) -> Run:
+        return self.grid.run
+
+    def set_run(self, run: Run) -> None:
+        self.grid.set_run(run)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return [client + 1 for client in sorted(self.nodes)]
+
+    def client_of(self, reply: Message) -> int:
+        """The client that a reply comes from; -1 for a node that takes no part."""
+        return {node: client for client, node in self.nodes.items()}.get(reply.metadata.src_node_id, -1)
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message to the SuperNode of a client."""
+        return self.grid.create_message(content, message_type, self.nodes[dst_node_id - 1], group_id, ttl)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return self.grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return self.grid.pull_messages(message_ids)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        """Replies as they arrive; who has not answered in `timeout` (else `reply`) seconds is left out."""
+        # One at a time: each is made when it is asked for, and the first client begins while the last one is sent to.
+        waiting = {number for message in messages for number in self.grid.push_messages([message])}
+        deadline = time.monotonic() + (self.reply if timeout is None else timeout)
+        while waiting and time.monotonic() < deadline:
+            for reply in self.grid.pull_messages(waiting):
+                waiting.discard(reply.metadata.reply_to_message_id)
+                yield reply
+            if waiting:
+                time.sleep(POLL)
+
+    # ---- the roll call ----
+
+    def gather(self) -> None:
+        """Wait until every client is there and can take part. RunError names who is missing, or does not fit."""
+        asked: set[int] = set()
+        waiting: set[str] = set()
+        deadline = time.monotonic() + self.connect
+        while len(self.nodes) < self.clients:
+            there = set(self.grid.get_node_ids()) & set(self.known.values() or self.grid.get_node_ids())
+            calls = [self._call(node) for node in sorted(there - asked)]
+            asked |= there
+            waiting |= set(self.grid.push_messages(calls)) if calls else set()
+            for reply in self.grid.pull_messages(waiting) if waiting else ():
+                waiting.discard(reply.metadata.reply_to_message_id)
+                self._enrol(reply)
+            if time.monotonic() > deadline:
+                missing = ", ".join(str(c) for c in range(self.clients) if c not in self.nodes)
+                raise RunError(
+                    f"{len(self.nodes)} of {self.clients} clients were there after runtime.connect = "
+                    f"{self.connect:g} seconds: missing is client {missing}"
+                )
+            time.sleep(POLL)
+
+    def _call(self, node: int) -> Message:
+        return self.grid.create_message(RecordDict({CALL: ConfigRecord({})}), "query", node, "roll call")
+
+    def _enrol(self, reply: Message) -> None:
+        node = reply.metadata.src_node_id
+        owners = {known: client for client, known in self.known.items()}
+        name = f"client {owners[node]}" if node in owners else f"node {node}"
+        if reply.has_error():
+            raise RunError(f"{name} cannot take part: {_line(reply.error.reason)}")
+        told = reply.content.config_records.get(CALL, ConfigRecord())
+        client = told.get("client")
+        if not isinstance(client, int) or owners.get(node, client) != client:
+            raise RunError(f"{name} says that it is client {client!r}: its node config must have its own partition-id")
+        for key, value in self.mine.items():
+            if told.get(key) != value:
+                raise RunError(
+                    f"{name} has {key} {_line(told.get(key))}, and the server {value}: they must be the same"
+                )
+        if not 0 <= client < self.clients:
+            return  # one too many: it is never asked
+        if self.nodes.setdefault(client, node) != node:
+            raise RunError(f"two nodes have partition-id = {client}: each client needs its own")
+
+
+def _line(text: object) -> str:
+    """What a client says, cut to one short line."""
+    lines = str(text).strip().splitlines()
+    return lines[0][:300] if lines else ""

@@ -1,0 +1,255 @@
+"""Clients elsewhere: who they are, that they fit, and that nothing else changes. Flower's own grid is played here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from federations import small
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+
+from fedsparse.errors import InputError, RunError
+from fedsparse.federation import federation
+from fedsparse.flower import private
+from fedsparse.flower.client_app import app
+from fedsparse.flower.context import CALL, client_number, experiment_text, numbered, present
+from fedsparse.flower.grids import LocalGrid
+from fedsparse.flower.remote import RemoteGrid
+from fedsparse.flower.server_app import STORES, run_id, serve
+
+NODES = {0: 7001, 1: 903, 2: 55, 3: 12345}  # as Flower numbers them: anyhow
+
+
+class Elsewhere(LocalGrid):
+    """SuperNodes, each with its own config, whose replies come in another order than they were asked in."""
+
+    def __init__(self, home: Path, text: str, nodes: dict[int, int] | None = None) -> None:
+        super().__init__(0, {"experiment": text})
+        self.configs: dict[int, dict[str, Any]] = {
+            node: {"partition-id": client, "state": str(home / str(client))}
+            for client, node in (NODES if nodes is None else nodes).items()
+        }
+        self.change: Callable[[Message], Message] = lambda reply: reply
+        self.silent: set[int] = set()
+        self.waiting: dict[str, Message] = {}
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.configs)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        messages = list(messages)
+        assert messages, "Flower refuses to push nothing"
+        for message in messages:
+            self.waiting[message.metadata.message_id] = message
+        return [message.metadata.message_id for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        ready = [self.waiting.pop(number) for number in message_ids if number in self.waiting]
+        return [self.reply(m) for m in reversed(ready) if m.metadata.dst_node_id not in self.silent]
+
+    def reply(self, message: Message) -> Message:
+        node = message.metadata.dst_node_id
+        context = Context(1, node, self.configs[node], RecordDict(), self.run_config)
+        try:
+            reply = app(message, context)
+        except Exception as error:
+            reply = Message(Error(code=2, reason=f"{type(error).__name__}: {error}"), reply_to=message)
+        private.set_message_id(reply, f"reply-{message.metadata.message_id}")
+        return self.change(reply)
+
+
+def remote(grid: Elsewhere, nodes: dict[int, int] | None = None, **deadlines: float) -> RemoteGrid:
+    return RemoteGrid(grid, 4, present(small()), nodes, **{"connect": 5.0, "reply": 5.0, **deadlines})
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Elsewhere:
+    return Elsewhere(tmp_path, small().to_toml())
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["by their keys", "by what they say"])
+@pytest.mark.parametrize("strategy", ["fedavg", "feddip", "personalized_masks"])
+def test_the_result_is_that_of_a_simulation(strategy: str, known: bool, tmp_path: Path) -> None:
+    experiment = small(strategy=strategy)
+    text, fed = experiment.to_toml(), federation(experiment.to_toml())
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    here = LocalGrid(4, {"experiment": text, "stores": str(tmp_path / "here" / STORES)}, run_id(fed))
+    simulated = serve(fed, here, tmp_path / "here", "test")
+    there = RemoteGrid(Elsewhere(tmp_path / "nodes", text), 4, present(experiment), NODES if known else None)
+    real = serve(fed, there, tmp_path / "there", "test")
+    for key in ("model_hash", "final", "final_personal", "bytes_up", "bytes_down", "density"):
+        assert real[key] == simulated[key], key
+    assert real["model_hash"] and real["clients_hash"] is None and simulated["clients_hash"]
+    for table, times in {"messages": [], "clients": ["seconds"], "rounds": ["seconds"], "layers": []}.items():
+        mine, theirs = (pd.read_parquet(tmp_path / place / f"{table}.parquet") for place in ("here", "there"))
+        pd.testing.assert_frame_equal(mine.drop(columns=times), theirs.drop(columns=times))
+
+
+def test_a_client_draws_its_split_once_and_draws_it_anew_for_another_experiment(tmp_path: Path) -> None:
+    text = small().to_toml()
+    remote(Elsewhere(tmp_path, text)).gather()
+    (kept,) = (tmp_path / "0").glob("*/split.npz")
+    before = kept.stat().st_mtime_ns
+    federation.cache_clear()
+    remote(Elsewhere(tmp_path, text)).gather()
+    assert kept.stat().st_mtime_ns == before
+    other = small(seed=1)
+    RemoteGrid(Elsewhere(tmp_path, other.to_toml()), 4, present(other)).gather()
+    assert len(list((tmp_path / "0").glob("*/split.npz"))) == 2
+    kept.write_bytes(b"torn")
+    federation.cache_clear()
+    remote(Elsewhere(tmp_path, text)).gather()
+    assert kept.stat().st_size > 100
+
+
+# ---- who takes part ----
+
+
+def test_who_is_missing_is_named(elsewhere: Elsewhere) -> None:
+    elsewhere.silent = {NODES[2]}
+    with pytest.raises(RunError, match=r"3 of 4 clients were there after runtime.connect = 0.5 seconds.* client 2$"):
+        remote(elsewhere, connect=0.5).gather()
+
+
+def test_a_node_that_comes_late_is_waited_for(elsewhere: Elsewhere) -> None:
+    late = elsewhere.configs.pop(NODES[3])
+    looks = 0
+
+    def ids() -> Iterable[int]:
+        nonlocal looks
+        looks += 1
+        if looks == 4:
+            elsewhere.configs[NODES[3]] = late
+        return list(elsewhere.configs)
+
+    elsewhere.get_node_ids = ids  # type: ignore[method-assign]
+    grid = remote(elsewhere)
+    grid.gather()
+    assert grid.nodes == NODES
+
+
+def test_a_node_too_many_is_never_asked(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    elsewhere.configs[999] = {"partition-id": 4, "state": str(tmp_path / "4")}
+    grid = remote(elsewhere)
+    grid.gather()
+    assert grid.nodes == NODES
+
+
+def test_a_node_without_a_registered_key_is_not_asked_where_keys_are_known(elsewhere: Elsewhere) -> None:
+    elsewhere.configs[999] = {"partition-id": 0}
+    grid = remote(elsewhere, NODES)
+    grid.gather()
+    assert grid.nodes == NODES
+
+
+def test_two_nodes_cannot_be_one_client(elsewhere: Elsewhere) -> None:
+    elsewhere.configs[NODES[3]]["partition-id"] = 1
+    with pytest.raises(RunError, match="two nodes have partition-id = 1"):
+        remote(elsewhere).gather()
+
+
+def test_a_node_cannot_take_the_place_of_another_key(elsewhere: Elsewhere) -> None:
+    elsewhere.configs[NODES[3]]["partition-id"] = 1
+    with pytest.raises(RunError, match="client 3 says that it is client 1"):
+        remote(elsewhere, NODES).gather()
+
+
+@pytest.mark.parametrize("said", [None, -1, "0", True])
+def test_a_node_must_say_which_client_it_is(said: Any, elsewhere: Elsewhere) -> None:
+    elsewhere.configs[NODES[0]]["partition-id"] = said
+    with pytest.raises(RunError, match="cannot take part: .*must have partition-id, the client's number from 0"):
+        remote(elsewhere).gather()
+
+
+def test_a_client_without_the_data_says_so(
+    elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDSPARSE_DATA", "set back afterwards")
+    elsewhere.run_config = {"experiment": small(dataset="hapt", clients=None, partition="natural").to_toml()}
+    elsewhere.configs[NODES[1]]["data"] = str(tmp_path)
+    federation.cache_clear()
+    with pytest.raises(RunError, match="cannot take part: InputError: The data set hapt is missing"):
+        remote(elsewhere).gather()
+
+
+@pytest.mark.parametrize("key", ["fedsparse", "the wire format", "the experiment's hash"])
+def test_what_differs_between_the_two_sides_is_named(key: str, elsewhere: Elsewhere) -> None:
+    def older(reply: Message) -> Message:
+        told = dict(reply.content.config_records[CALL]) | {key: "0.0.1"}
+        reply.content = RecordDict({CALL: ConfigRecord(told)})
+        return reply
+
+    elsewhere.change = older
+    with pytest.raises(RunError, match=f"has {key} 0.0.1, and the server"):
+        remote(elsewhere).gather()
+
+
+def test_a_reply_that_is_no_roll_call_is_refused(elsewhere: Elsewhere) -> None:
+    def empty(reply: Message) -> Message:
+        reply.content = RecordDict({})
+        return reply
+
+    elsewhere.change = empty
+    with pytest.raises(RunError, match="says that it is client None"):
+        remote(elsewhere).gather()
+
+
+# ---- replies ----
+
+
+def test_who_does_not_answer_is_lost_for_the_round_and_the_others_go_on(tmp_path: Path) -> None:
+    experiment = small(rounds=2)
+    text, fed = experiment.to_toml(), federation(experiment.to_toml())
+    grid = Elsewhere(tmp_path / "nodes", text)
+    served = RemoteGrid(grid, 4, present(experiment), NODES, reply=1.0)
+    (tmp_path / "run").mkdir()
+    info = serve(fed, served, tmp_path / "run", "test", lambda row: grid.silent.add(NODES[1]))
+    assert info["status"] == "done"
+    clients = pd.read_parquet(tmp_path / "run" / "clients.parquet").query("phase == 'train'")
+    assert clients.query("status == 'lost'")[["round", "client"]].values.tolist() == [[2, 1]]
+
+
+def test_a_message_for_another_client_is_refused(tmp_path: Path) -> None:
+    experiment = small(rounds=1)
+    text, fed = experiment.to_toml(), federation(experiment.to_toml())
+    grid = Elsewhere(tmp_path / "nodes", text)
+    served = RemoteGrid(grid, 4, present(experiment))
+    served.gather()
+    served.nodes[0], served.nodes[1] = served.nodes[1], served.nodes[0]
+    (tmp_path / "run").mkdir()
+    with pytest.raises(RunError):
+        served.clients = 2
+        served.gather = lambda: None  # type: ignore[method-assign]
+        for node in (2, 3):
+            grid.silent.add(NODES[node])
+        served.reply = 1.0
+        serve(fed, served, tmp_path / "run", "test")
+    assert "a message for another client" in (tmp_path / "run" / "run.json").read_text()
+
+
+# ---- run configs ----
+
+
+def test_a_run_config_names_a_config_and_changes_it() -> None:
+    text = experiment_text({"config": "quickstart", "strategy": "feddip", "rounds": 3, "set": "train.lr=0.25 seed=4"})
+    assert 'name = "feddip"' in text and "rounds = 3" in text and "lr = 0.25" in text and "seed = 4" in text
+    dotted = experiment_text({"config": "quickstart", "train.lr": 0.25, "local_bn": False, "out": "/x", "strategy": ""})
+    assert "lr = 0.25" in dotted and 'name = "fedavg"' in dotted
+
+
+def test_a_run_config_without_a_config_is_refused() -> None:
+    with pytest.raises(InputError, match="names a config"):
+        experiment_text({"rounds": 3})
+
+
+def test_node_ids_in_a_run_config() -> None:
+    assert numbered({"nodes": "0:7001 1:903"}) == {0: 7001, 1: 903}
+    assert numbered({}) == {}
+
+
+def test_a_client_number_is_a_number() -> None:
+    assert client_number(Context(1, 2, {"partition-id": 3}, RecordDict(), {})) == 3
