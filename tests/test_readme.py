@@ -1,13 +1,9 @@
-"""README's Python example runs, and its commands are the ones that everything else uses."""
+"""README's commands are the ones that everything else uses, and its links lead somewhere."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,15 +32,3 @@ def test_the_links_lead_somewhere() -> None:
     targets = [t for t in re.findall(r"\]\(([^)]+)\)", README) if "://" not in t]
     assert len(targets) >= 4
     assert [t for t in targets if not (ROOT / t).exists()] == []
-
-
-@pytest.mark.parametrize("example", blocks("python"))
-def test_the_example_runs(example: str, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout.split()[0]) > 0.1
-    assert (tmp_path / "runs" / "a" / "run.json").is_file()
-
-
-def test_there_is_an_example() -> None:
-    assert len(blocks("python")) == 1
