@@ -21,6 +21,7 @@ import typer
 
 import fedsparse
 from fedsparse import registry
+from fedsparse.cli import deploying
 from fedsparse.errors import InputError, RunError
 
 app = typer.Typer(
@@ -32,6 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(deploying.app)
 
 # The docstrings say what arguments are: not every pair of typer and click shows an argument's own help.
 Config = Annotated[str, typer.Argument(metavar="CONFIG")]

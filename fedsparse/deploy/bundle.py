@@ -29,9 +29,22 @@ clientapp = "fedsparse.flower.client_app:app"
 README = "This app carries no code: it runs the fedsparse that is installed on each machine.\n"
 
 
+DEFAULTS: dict[str, str | int | float] = {
+    "config": "quickstart", "strategy": "feddip", "rounds": 3, "clients": 3, "set": "", "out": "",
+}  # fmt: skip
+
+
 def write(folder: Path, config: Mapping[str, str | int | float]) -> None:
     """Write the app into a new folder, with these keys of its run config and their defaults."""
     folder.mkdir(parents=True)
     keys = "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items())
     (folder / "pyproject.toml").write_text(PROJECT + keys, encoding="utf-8")
     (folder / "README.md").write_text(README, encoding="utf-8")
+
+
+def connection(home: Path, address: str, ca: Path | None) -> None:
+    """Write a FLWR_HOME into a new folder: its config.toml says where the command flwr finds the server."""
+    home.mkdir(mode=0o700)
+    trust = f"root-certificates = {json.dumps(str(ca))}" if ca else "insecure = true"
+    lines = ["[superlink]", 'default = "here"', "", "[superlink.here]", f"address = {json.dumps(address)}", trust]
+    (home / "config.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")

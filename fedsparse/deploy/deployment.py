@@ -61,15 +61,15 @@ class Deployment:
     def start(self) -> None:
         """Start all processes; RunError when the SuperLink does not come up."""
         self.folder.mkdir(mode=0o700)
-        self.home.mkdir()
-        if self.tls:
-            self.credentials = credentials.make(self.folder / "credentials", self.clients)
+        made = credentials.make(self.folder / "credentials", self.clients) if self.tls else None
+        self.credentials = made
+        bundle.connection(self.home, f"{HOST}:{self.control}", made.ca if made else None)
         self.processes.open()
         try:
             self._start_server()
-            if self.credentials is not None:
+            if made is not None:
                 with ThreadPoolExecutor(os.cpu_count()) as pool:
-                    self.nodes = dict(enumerate(pool.map(self._register, self.credentials.nodes)))
+                    self.nodes = dict(enumerate(pool.map(self._register, made.nodes)))
             for client in range(self.clients):
                 self.processes.start(f"node-{client}", self.node(client), again=AGAIN)
         except BaseException:
@@ -133,10 +133,6 @@ class Deployment:
             secure = ["--ssl-ca-certfile", str(made.ca), "--ssl-certfile", str(made.certificate),
                       "--ssl-keyfile", str(made.key), "--enable-supernode-auth"]  # fmt: skip
             trusting = ["--root-certificates", str(made.ca)]
-        trust = f'root-certificates = "{made.ca}"' if made else "insecure = true"
-        (self.home / "config.toml").write_text(
-            f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "{HOST}:{self.control}"\n{trust}\n'
-        )
         self.processes.start("superlink", [
             "env", "GRPC_VERBOSITY=INFO",  # a refused handshake is logged
             program("flower-superlink"), *secure, "--port", str(self.control),
