@@ -5,7 +5,8 @@ Nothing here is drawn but from the run's seed, so that every process of a run bu
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from fedsparse import devices
 from fedsparse.client import Client
 from fedsparse.data import Data, Dataset
-from fedsparse.errors import InputError
+from fedsparse.errors import InputError, RunError
 from fedsparse.experiment import Experiment
 from fedsparse.partition import Partition
 from fedsparse.payload import Payload
@@ -39,13 +40,19 @@ class Federation:
     local: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, experiment: Experiment, splits: Path | None = None) -> Federation:
-        """Load, split and build; InputError names what does not fit. `splits`: a file that keeps the split."""
+    def build(cls, experiment: Experiment, splits: Path | None = None, me: int | None = None) -> Federation:
+        """Load, split and build; InputError names what does not fit.
+
+        `splits`: a file that keeps the split. `me`: the client that this process is, where it knows the data of no
+        other.
+        """
         _check_device(experiment)
         dataset, wanted = experiment.dataset.build(), experiment.partition
         data = _data(dataset)
         asked = (wanted.build(), experiment.clients, wanted.validation, wanted.test, experiment.seed)
-        if splits is None:
+        if wanted.build().own:
+            split = _own(experiment, data, me)
+        elif splits is None:
             split = _parts(dataset, *asked)
         else:
             split = kept(splits, signature(data, experiment.hash(), *asked), lambda: _parts(dataset, *asked))
@@ -88,8 +95,24 @@ class Federation:
         """The central test set (x, y): the official one, else the union of the clients' test parts."""
         if self.data.test is not None:
             return self.data.test
+        if not any(len(part.test) for part in self.parts):  # the clients' data are elsewhere
+            return self.data.x, self.data.y
         rows = torch.from_numpy(np.sort(np.concatenate([part.test for part in self.parts])))
         return self.data.x[rows], self.data.y[rows]
+
+    def told(self, examples: Mapping[int, int]) -> Federation:
+        """The same with the numbers of training samples that the clients themselves tell.
+
+        RunError where the server knows better, because it has the same data.
+        """
+        nodes = tuple(replace(node, examples=examples[node.id]) for node in self.nodes)
+        for mine, theirs in zip(self.nodes, nodes, strict=True):
+            if mine.examples not in (0, theirs.examples):
+                raise RunError(
+                    f"client {mine.id} has {theirs.examples} training samples and the server's split gives it "
+                    f"{mine.examples}: their data differ"
+                )
+        return replace(self, nodes=nodes, strategy=self.strategy.bind(replace(self.setup, nodes=nodes)))
 
     def client(self, id: int, round: int = 1, phase: str = "train", store: Store | None = None) -> Client:
         """The client with partition number `id`, ready for one task."""
@@ -184,6 +207,18 @@ def _setup(
     )
 
 
+def _own(experiment: Experiment, data: Data, me: int | None) -> list[Parts]:
+    """Nobody's rows are known but one's own: all that this process loads."""
+    wanted, everything = experiment.partition, np.arange(len(data.x))
+    if experiment.runtime.name != "grpc":
+        wanted.build().split(data, experiment.clients, experiment.seed)  # says why not
+    nothing = np.array([], dtype=np.int64)
+    found = [Parts(nothing, nothing, nothing) for _ in range(experiment.clients or 0)]
+    if me is not None and me < len(found):
+        found[me : me + 1] = parts([everything], data, wanted.validation, wanted.test, experiment.seed, me)
+    return found
+
+
 @lru_cache(maxsize=2)
 def _data(dataset: Dataset) -> Data:
     # Options hash by value: the runs of a comparison share one copy of the data.
@@ -200,9 +235,9 @@ def _parts(
 
 
 @lru_cache(maxsize=4)
-def federation(text: str, splits: Path | None = None) -> Federation:
-    """The federation of an experiment's text, built once a process; `splits` is a file that keeps the split."""
-    return Federation.build(Experiment.load(text), splits)
+def federation(text: str, splits: Path | None = None, me: int | None = None) -> Federation:
+    """The federation of an experiment's text, built once a process; the rest as in `Federation.build`."""
+    return Federation.build(Experiment.load(text), splits, me)
 
 
 def forget() -> None:

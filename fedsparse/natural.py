@@ -1,4 +1,4 @@
-"""Partitions that say by themselves how many clients there are: from the data set's own ids, or from a file."""
+"""Partitions that nobody draws: from the data set's own ids, from a file, or from where the data lie."""
 
 from __future__ import annotations
 
@@ -58,6 +58,19 @@ class Natural(Partition):
         ids, owner, counts = np.unique(data.clients, return_inverse=True, return_counts=True)
         rows = np.split(np.argsort(owner, kind="stable"), np.cumsum(counts)[:-1])
         return list(zip(map(str, ids), rows, strict=True))
+
+
+class Own(Partition):
+    """Each client's data are what its own machine holds: for real clients only, with the server's data as the test."""
+
+    name = "own"
+    own = True
+
+    def assign(self, data: Data, clients: int, seed: int) -> list[Indices]:
+        raise InputError(
+            f"The partition own is for real clients, who have their data on their own machines (--runtime grpc); "
+            f"a simulation has all data in one place: take {fitting(data)}."
+        )
 
 
 class Fixed(Partition):

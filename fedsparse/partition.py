@@ -45,6 +45,8 @@ class Partition(Options):
     """What a config calls it."""
     natural: ClassVar[bool] = False
     """Whether the data say how many clients there are, so that a config may leave `clients` out."""
+    own: ClassVar[bool] = False
+    """Whether each client has its data on its own machine, so that nobody deals them out."""
     blind: ClassVar[bool] = False
     """Whether it looks at nothing but how many rows there are: then whole groups are dealt out, where there are any."""
 

@@ -34,8 +34,8 @@ class Parts:
     test: Indices
 
 
-def parts(indices: list[Indices], data: Data, validation: float, test: float, seed: int) -> list[Parts]:
-    """Each client's rows as train, validation and test, at least one of each.
+def parts(indices: list[Indices], data: Data, validation: float, test: float, seed: int, first: int = 0) -> list[Parts]:
+    """Each client's rows as train, validation and test, at least one of each; `first` is the first client's number.
 
     `validation` and `test` are shares of the client's samples; where the data has groups, of its groups, which stay
     whole. They are drawn by the seed, unless the data has times: then the last times are test and those before them
@@ -48,7 +48,7 @@ def parts(indices: list[Indices], data: Data, validation: float, test: float, se
             f"The partition has validation = {validation:g} and test = {test:g}: both are shares of at least 0 that "
             f"leave something to train on, together below 1."
         )
-    return [_parts(client, rows, data, validation, test, seed) for client, rows in enumerate(indices)]
+    return [_parts(client, rows, data, validation, test, seed) for client, rows in enumerate(indices, first)]
 
 
 def kept(file: Path, key: str, draw: Callable[[], list[Parts]]) -> list[Parts]:

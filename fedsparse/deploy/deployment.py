@@ -38,7 +38,8 @@ class Deployment:
 
     Making one raises InputError where something is missing or taken, and writes nothing. Everything lies in `folder`,
     which is new and readable by its owner alone: credentials, logs, Flower's own files, what each client keeps. `port`
-    is where clients connect (0: any free one), `data` the folder with data sets that each client reads. `tls = False`
+    is where clients connect (0: any free one), `data` the folder with data sets that each client reads,
+    or with a folder `client-N` for each. `tls = False`
     leaves TLS and keys out, for tests that look at the bytes; `via` puts something between a client and the server: its
     address by client.
     """
@@ -116,7 +117,9 @@ class Deployment:
     def node(self, client: int, *, key: Path | None = None, ca: Path | None = None) -> list[str]:
         """The command of a client's SuperNode, by default with its own key and the deployment's authority."""
         told = {"partition-id": client, "num-partitions": self.clients, "state": str(self.folder / f"node-{client}")}
-        told |= {"data": str(self.data.absolute())} if self.data else {}
+        if self.data is not None:
+            own = self.data.absolute() / f"client-{client}"
+            told["data"] = str(own if own.is_dir() else own.parent)
         secure, made = ["--insecure"], self.credentials
         if made is not None:
             secure = ["--root-certificates", str(ca or made.ca)]

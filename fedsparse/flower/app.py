@@ -27,9 +27,7 @@ def main(grid: Grid, context: Context) -> None:
     label, out = str(config.get("label") or ""), str(config.get("out") or "") or None
     path = Path(str(out)) if label else folder.claim(out, "flwr")  # a label: the folder is a driver's
     runtime = experiment.runtime
-    remote = RemoteGrid(
-        grid, clients, present(experiment), numbered(config), connect=runtime.connect, reply=runtime.reply
-    )
+    remote = RemoteGrid(grid, clients, present(built), numbered(config), connect=runtime.connect, reply=runtime.reply)
     with folder.logged(path / "log.txt"):
         serve(
             built, remote, path, label or experiment.strategy.label,

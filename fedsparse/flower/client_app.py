@@ -45,7 +45,9 @@ def handle(message: Message, context: Context) -> Message:
 def answer(message: Message, context: Context) -> Message:
     """The roll call: who this is, once it has loaded its data."""
     built, _ = home(context)
-    told = ConfigRecord({"client": client_number(context), **present(built.experiment)})
+    client = client_number(context)
+    examples = len(built.parts[client].train) if client < len(built.parts) else 0
+    told = ConfigRecord({"client": client, "examples": examples, **present(built)})
     return Message(RecordDict({CALL: told}), reply_to=message)
 
 

@@ -36,7 +36,7 @@ def experiment_text(config: Mapping[str, Any]) -> str:
         raise InputError('The run config has no key config: it names a config, such as config = "quickstart".')
     changes = [f"{key}={_toml(value)}" for key, value in config.items() if key not in RUN_KEYS and value != ""]
     changes += shlex.split(str(config.get("set", "")))
-    return Experiment.load(str(config["config"]), changes).to_toml()
+    return Experiment.load(str(config["config"]), [*changes, "runtime.name=grpc"]).to_toml()
 
 
 def _toml(value: Any) -> str:
@@ -54,7 +54,7 @@ def home(context: Context) -> tuple[Federation, Path | None]:
     text = experiment_text(config)
     state = Path(str(node["state"])) if "state" in node else Path.home() / ".cache" / "fedsparse" / "clients"
     state /= hashlib.sha256(text.encode()).hexdigest()[:16]
-    return federation(text, state / "split.npz"), state
+    return federation(text, state / "split.npz", client_number(context)), state
 
 
 def client_number(context: Context) -> int:
@@ -65,12 +65,14 @@ def client_number(context: Context) -> int:
     return found
 
 
-def present(experiment: Experiment) -> dict[str, str]:
-    """What server and clients must have alike: versions, and the experiment as each of them resolves it."""
+def present(built: Federation) -> dict[str, str]:
+    """What server and clients must have alike: versions, the experiment as each of them resolves it, and shapes."""
     return {
         "fedsparse": fedsparse.__version__,
         "the wire format": codec.FORMAT,
-        "the experiment's hash": experiment.hash(),
+        "the experiment's hash": built.experiment.hash(),
+        "inputs of the shape": str(built.data.shape),
+        "as outputs": str(built.data.outputs),
     }
 
 

@@ -30,6 +30,7 @@ class RemoteGrid(Grid):
         self.grid, self.clients, self.mine, self.known = grid, clients, mine, dict(nodes or {})
         self.connect, self.reply = connect, reply
         self.nodes: dict[int, int] = {}  # client -> node id
+        self.examples: dict[int, int] = {}  # client -> training samples
         self.attempts: dict[int, int] = {}
 
     @property
@@ -103,7 +104,7 @@ class RemoteGrid(Grid):
         if reply.has_error():
             raise RunError(f"{name} cannot take part: {_line(reply.error.reason)}")
         told = reply.content.config_records.get(CALL, ConfigRecord())
-        client = told.get("client")
+        client, examples = told.get("client"), told.get("examples")
         if not isinstance(client, int) or owners.get(node, client) != client:
             raise RunError(f"{name} says that it is client {client!r}: its node config must have its own partition-id")
         for key, value in self.mine.items():
@@ -113,6 +114,9 @@ class RemoteGrid(Grid):
                 )
         if not 0 <= client < self.clients:
             return  # one too many: it is never asked
+        if not isinstance(examples, int) or isinstance(examples, bool) or not 0 < examples < 2**53:
+            raise RunError(f"{name} says that it has {examples!r} training samples: a number above 0 is needed")
+        self.examples[client] = examples
         if self.nodes.setdefault(client, node) != node:
             raise RunError(f"two nodes have partition-id = {client}: each client needs its own")
 

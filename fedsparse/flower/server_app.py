@@ -43,9 +43,10 @@ def serve(
     folder.write_json(path / "run.json", info)
     ledger, began = Ledger(path), time.perf_counter()
     try:
-        adapter = Adapter(federation, ledger, run_id(federation), on_round)
         if isinstance(grid, RemoteGrid):
             grid.gather()
+            federation = federation.told(grid.examples)
+        adapter = Adapter(federation, ledger, run_id(federation), on_round)
         adapter.start(grid, timeout=None)  # a slow machine must not change the result of a simulation
         info |= _weights(adapter, grid, path) | {"status": columns.DONE}
     except (KeyboardInterrupt, SystemExit):

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from federations import small
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 
 from fedsparse.errors import InputError, RunError
-from fedsparse.federation import federation
+from fedsparse.experiment import Experiment
+from fedsparse.federation import federation, forget
 from fedsparse.flower import private
 from fedsparse.flower.client_app import app
 from fedsparse.flower.context import CALL, client_number, experiment_text, numbered, present
@@ -53,6 +55,8 @@ class Elsewhere(LocalGrid):
     def reply(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
         context = Context(1, node, self.configs[node], RecordDict(), self.run_config)
+        if "data" in self.configs[node]:
+            forget()  # a client is a process of its own
         try:
             reply = app(message, context)
         except Exception as error:
@@ -62,7 +66,8 @@ class Elsewhere(LocalGrid):
 
 
 def remote(grid: Elsewhere, nodes: dict[int, int] | None = None, **deadlines: float) -> RemoteGrid:
-    return RemoteGrid(grid, 4, present(small()), nodes, **{"connect": 5.0, "reply": 5.0, **deadlines})
+    mine = present(federation(small().to_toml()))
+    return RemoteGrid(grid, 4, mine, nodes, **{"connect": 5.0, "reply": 5.0, **deadlines})
 
 
 @pytest.fixture
@@ -79,7 +84,7 @@ def test_the_result_is_that_of_a_simulation(strategy: str, known: bool, tmp_path
     (tmp_path / "there").mkdir()
     here = LocalGrid(4, {"experiment": text, "stores": str(tmp_path / "here" / STORES)}, run_id(fed))
     simulated = serve(fed, here, tmp_path / "here", "test")
-    there = RemoteGrid(Elsewhere(tmp_path / "nodes", text), 4, present(experiment), NODES if known else None)
+    there = RemoteGrid(Elsewhere(tmp_path / "nodes", text), 4, present(fed), NODES if known else None)
     real = serve(fed, there, tmp_path / "there", "test")
     for key in ("model_hash", "final", "final_personal", "bytes_up", "bytes_down", "density"):
         assert real[key] == simulated[key], key
@@ -98,7 +103,7 @@ def test_a_client_draws_its_split_once_and_draws_it_anew_for_another_experiment(
     remote(Elsewhere(tmp_path, text)).gather()
     assert kept.stat().st_mtime_ns == before
     other = small(seed=1)
-    RemoteGrid(Elsewhere(tmp_path, other.to_toml()), 4, present(other)).gather()
+    RemoteGrid(Elsewhere(tmp_path, other.to_toml()), 4, present(federation(other.to_toml()))).gather()
     assert len(list((tmp_path / "0").glob("*/split.npz"))) == 2
     kept.write_bytes(b"torn")
     federation.cache_clear()
@@ -198,6 +203,77 @@ def test_a_reply_that_is_no_roll_call_is_refused(elsewhere: Elsewhere) -> None:
         remote(elsewhere).gather()
 
 
+# ---- data that only their owners have ----
+
+
+def own(**changes: Any) -> Experiment:
+    table = {"name": "table", "file": "own.csv", "target": "label"}
+    return small(clients=2, dataset=table, partition="own", runtime={"name": "grpc"}, rounds=2, **changes)
+
+
+def write_own(folder: Path, rows: int, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(rows, 3))
+    table = pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "label": (x[:, 0] > 0).astype(int)})
+    folder.mkdir()
+    table.to_csv(folder / "own.csv", index=False)
+
+
+def test_each_client_reads_its_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, rows in {"server": 60, "0": 100, "1": 40}.items():
+        write_own(tmp_path / name, rows, rows)
+    monkeypatch.setenv("FEDSPARSE_DATA", str(tmp_path / "server"))
+    forget()
+    fed = federation(own().to_toml())
+    assert [node.examples for node in fed.nodes] == [0, 0] and len(fed.test[1]) == 60
+    grid = Elsewhere(tmp_path / "nodes", own().to_toml(), {0: 7001, 1: 903})
+    for client, node in {0: 7001, 1: 903}.items():
+        grid.configs[node]["data"] = str(tmp_path / str(client))
+    (tmp_path / "run").mkdir()
+    info = serve(fed, RemoteGrid(grid, 2, present(fed)), tmp_path / "run", "test")
+    assert info["status"] == "done"
+    clients = pd.read_parquet(tmp_path / "run" / "clients.parquet")
+    assert clients.query("phase == 'train'").groupby("client")["examples"].unique().tolist() == [[70], [28]]
+    assert clients.query("phase == 'evaluate'").groupby("client")["examples"].unique().tolist() == [[20], [8]]
+
+
+def test_clients_must_agree_on_what_a_sample_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_own(tmp_path / "server", 60, 0)
+    write_own(tmp_path / "0", 60, 1)
+    pd.read_csv(tmp_path / "0" / "own.csv").drop(columns="c").to_csv(tmp_path / "0" / "own.csv", index=False)
+    monkeypatch.setenv("FEDSPARSE_DATA", str(tmp_path / "server"))
+    forget()
+    fed = federation(own().to_toml())
+    grid = Elsewhere(tmp_path / "nodes", own().to_toml(), {0: 7001})
+    grid.configs[7001]["data"] = str(tmp_path / "0")
+    with pytest.raises(RunError, match=r"has inputs of the shape \(2,\), and the server \(3,\)"):
+        RemoteGrid(grid, 2, present(fed)).gather()
+
+
+def test_a_client_whose_data_are_not_the_servers_is_named() -> None:
+    fed = federation(small().to_toml())
+    examples = {node.id: node.examples for node in fed.nodes}
+    with pytest.raises(RunError, match="client 2 has 7 training samples and the server's split gives it"):
+        fed.told(examples | {2: 7})
+
+
+def test_in_a_simulation_nobody_has_data_of_its_own() -> None:
+    with pytest.raises(InputError, match="partition own is for real clients"):
+        federation(small(partition="own").to_toml())
+
+
+@pytest.mark.parametrize("said", [None, 0, -3, True, 1e9])
+def test_a_number_of_samples_is_a_number(said: Any, elsewhere: Elsewhere) -> None:
+    def change(reply: Message) -> Message:
+        told = {k: v for k, v in reply.content.config_records[CALL].items() if k != "examples"}
+        reply.content = RecordDict({CALL: ConfigRecord(told | ({} if said is None else {"examples": said}))})
+        return reply
+
+    elsewhere.change = change
+    with pytest.raises(RunError, match="training samples: a number above 0 is needed"):
+        remote(elsewhere).gather()
+
+
 # ---- replies ----
 
 
@@ -205,7 +281,7 @@ def test_who_does_not_answer_is_lost_for_the_round_and_the_others_go_on(tmp_path
     experiment = small(rounds=2)
     text, fed = experiment.to_toml(), federation(experiment.to_toml())
     grid = Elsewhere(tmp_path / "nodes", text)
-    served = RemoteGrid(grid, 4, present(experiment), NODES, reply=1.0)
+    served = RemoteGrid(grid, 4, present(fed), NODES, reply=1.0)
     (tmp_path / "run").mkdir()
     info = serve(fed, served, tmp_path / "run", "test", lambda row: grid.silent.add(NODES[1]))
     assert info["status"] == "done"
@@ -217,7 +293,7 @@ def test_a_message_for_another_client_is_refused(tmp_path: Path) -> None:
     experiment = small(rounds=1)
     text, fed = experiment.to_toml(), federation(experiment.to_toml())
     grid = Elsewhere(tmp_path / "nodes", text)
-    served = RemoteGrid(grid, 4, present(experiment))
+    served = RemoteGrid(grid, 4, present(fed))
     served.gather()
     served.nodes[0], served.nodes[1] = served.nodes[1], served.nodes[0]
     (tmp_path / "run").mkdir()
