@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from deploy.proxy import Proxy
+from deploy.seen import mentioning
 from federations import small
 
 import fedsparse as fs
@@ -217,23 +217,6 @@ def test_clients_that_do_not_come_in_time_end_the_run_with_one_sentence(tmp_path
     assert line.startswith("error: 0 of 3 clients were there after runtime.connect = 0.5 seconds")
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert info["status"] == "failed" and "0 of 3 clients" in info["why"]
-
-
-def mentioning(text: str) -> dict[int, str]:
-    """Processes with `text` in their command line or environment, this one aside: what was started from there."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if (
-                int(entry.name) != os.getpid()
-                and line
-                and text in line + (entry / "environ").read_text(errors="replace")
-            ):
-                found[int(entry.name)] = line
-        except OSError:
-            continue
-    return found
 
 
 def free_port() -> int:
