@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from fedsparse.errors import InputError
+from fedsparse.errors import InputError, RunError
 
 END = 20.0  # seconds that the keeper has to end everything
 
@@ -43,8 +43,11 @@ class Processes:
                "env": self.environment, "again": again}  # fmt: skip
         self.codes.pop(name, None)
         if self._keeper is not None and self._keeper.stdin is not None:
-            self._keeper.stdin.write(json.dumps(job).encode() + b"\n")
-            self._keeper.stdin.flush()
+            try:
+                self._keeper.stdin.write(json.dumps(job).encode() + b"\n")
+                self._keeper.stdin.flush()
+            except OSError:
+                raise RunError(f"the process that starts {name} has ended") from None
 
     def log(self, name: str) -> Path:
         """The file with what a process printed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from fedsparse.federation import Federation
 from fedsparse.flower.server_app import INTERRUPTED, OnRound, conclude, opening
 from fedsparse.ledger import rounds_so_far
 
+log = logging.getLogger("fedsparse")
 POLL = 0.2  # seconds
 
 
@@ -50,8 +52,9 @@ class Remote:
             self.deployment.close()  # first, so that nobody writes to the folder any more
             conclude(federation, path, columns.INTERRUPTED, INTERRUPTED)
             raise
-        except RunError as error:
-            why = str(error)
+        except Exception as error:  # whatever it is, the run has failed, and its folder says why
+            log.exception("%s could not be run on real clients", label)
+            why = str(error) if isinstance(error, RunError) else repr(error)
         if why:
             self.deployment.close()
         info = conclude(federation, path, columns.FAILED, why)

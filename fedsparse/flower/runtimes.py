@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def serving(experiments: Sequence[Experiment], folder: Path) -> Iterator[Serve]:
         from fedsparse.flower.grpc import Remote
 
         options, clients = experiments[0].runtime, max(clients_of(one) for one in experiments)
-        deployment = Deployment(folder / "flower", clients, port=options.port, data=root())
+        place = next(path for n in count(1) if not (path := folder / (f"flower-{n}" if n > 1 else "flower")).exists())
+        deployment = Deployment(place, clients, port=options.port, data=root())
         try:
             yield Remote(deployment)
         finally:
