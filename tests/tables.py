@@ -1,4 +1,7 @@
-"""The tables of docs/study.md, from the committed summaries: `python tests/tables.py results/NAME` prints one."""
+"""The tables of docs/study.md, from the committed summaries: `python tests/tables.py results/NAME` prints one.
+
+`python tests/tables.py results/fashion_mnist README` prints that of the README.
+"""
 
 from __future__ import annotations
 
@@ -46,5 +49,26 @@ def rows(folder: Path) -> list[str]:
     return lines
 
 
+def short(folder: Path) -> list[str]:
+    """The README's lines: head and a line a variant."""
+    summary = pd.read_csv(folder / "summary.csv")
+    lines = ["| variant | accuracy | to FedAvg | personal | density | MB both ways | of FedAvg |", "|---" * 7 + "|"]
+    for _, row in summary.iterrows():
+        base = row["variant"] == "fedavg"
+        final = "-" if pd.isna(row["final_mean"]) else f"{100 * row['final_mean']:.1f} ± {100 * row['final_sd']:.1f} %"
+        known = not base and not pd.isna(row["final_diff"])
+        cells = [
+            f"`{row['variant']}`",
+            final,
+            f"{100 * row['final_diff']:+.1f} ± {100 * row['final_diff_sd']:.1f}" if known else "-",
+            f"{100 * row['final_personal_mean']:.1f} ± {100 * row['final_personal_sd']:.1f} %",
+            f"{row['density_mean']:.3f}",
+            f"{(row['bytes_up_mean'] + row['bytes_down_mean']) / 1e6:.1f}",
+            f"{100 * row['bytes_ratio']:.1f} %",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 if __name__ == "__main__":
-    print("\n".join(rows(Path(sys.argv[1]))))
+    print("\n".join((short if sys.argv[2:] else rows)(Path(sys.argv[1]))))

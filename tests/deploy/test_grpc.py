@@ -29,8 +29,12 @@ pytestmark = pytest.mark.grpc
 TABLES = {"messages": [], "clients": ["seconds"], "rounds": ["seconds"], "layers": []}
 
 
+FEW = f"{Path(__file__).with_name('few.py')}:Few"
+
+
 def wanted(**changes: Any) -> Experiment:
-    return small(**{"clients": 3, "eval_every": 3, "runtime": {"name": "grpc"}, **changes})
+    fixed = {"dataset": FEW, "clients": 3, "eval_every": 3, "train": {"batch_size": 16}, "runtime": {"name": "grpc"}}
+    return small(**{**fixed, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +102,7 @@ def test_what_is_on_the_socket(tls: bool, tmp_path: Path) -> None:
     here = Deployment(tmp_path / "flower", 1, tls=tls, via={0: f"127.0.0.1:{proxy.port}"})
     proxy.target = here.fleet
     # An MLP of 1.2 MB, so that the payload is what travels.
-    big = wanted(clients=1, rounds=1, model={"name": "mlp", "hidden": [4000]}, train={"epochs": 1})
+    big = wanted(clients=1, rounds=1, model={"name": "mlp", "hidden": [16000]})
     remote = Remote(here)
     try:
         before = None
@@ -145,8 +149,9 @@ def command(tmp_path: Path, *arguments: str, **changes: Any) -> list[str]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_driver_that_is_ended_in_mid_round_leaves_no_process(number: signal.Signals, tmp_path: Path) -> None:
     driver = subprocess.Popen(
-        command(tmp_path, "--quiet", "--clients", "2", rounds=500), cwd=tmp_path, text=True, stderr=subprocess.PIPE
-    )
+        command(tmp_path, "--quiet", "--clients", "2", rounds=500), cwd=tmp_path, text=True, stderr=subprocess.PIPE,
+        preexec_fn=heed,
+    )  # fmt: skip
     rows, deadline = tmp_path / "run" / "rounds.jsonl", time.monotonic() + 200
     while not rows.exists():
         assert driver.poll() is None, driver.communicate()[1]
@@ -217,6 +222,11 @@ def test_clients_that_do_not_come_in_time_end_the_run_with_one_sentence(tmp_path
     assert line.startswith("error: 0 of 3 clients were there after runtime.connect = 0.5 seconds")
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert info["status"] == "failed" and "0 of 3 clients" in info["why"]
+
+
+def heed() -> None:
+    """Where the tests run in the background, SIGINT is ignored, and children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def free_port() -> int:
