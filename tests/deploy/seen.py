@@ -1,8 +1,9 @@
-"""What runs on this machine."""
+"""What runs on this machine, and how it is started."""
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 
@@ -21,3 +22,8 @@ def mentioning(text: str) -> dict[int, str]:
         except OSError:
             continue
     return found
+
+
+def heed() -> None:
+    """To be called in a child: where the tests run in the background, it would inherit that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

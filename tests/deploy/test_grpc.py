@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from deploy.proxy import Proxy
-from deploy.seen import mentioning
+from deploy.seen import heed, mentioning
 from federations import small
 
 import fedsparse as fs
@@ -222,11 +222,6 @@ def test_clients_that_do_not_come_in_time_end_the_run_with_one_sentence(tmp_path
     assert line.startswith("error: 0 of 3 clients were there after runtime.connect = 0.5 seconds")
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert info["status"] == "failed" and "0 of 3 clients" in info["why"]
-
-
-def heed() -> None:
-    """Where the tests run in the background, SIGINT is ignored, and children would inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def free_port() -> int:

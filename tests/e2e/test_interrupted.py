@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from deploy.seen import heed
 from federations import SMALL
 
 import fedsparse as fs
@@ -21,7 +22,9 @@ def started(tmp_path: Path, runtime: str) -> tuple[subprocess.Popen[str], Path]:
     config, out = tmp_path / "long.toml", tmp_path / "run"
     config.write_text(Experiment.load(SMALL, rounds=5000, runtime={"name": runtime, "workers": 1}).to_toml())
     command = [sys.executable, "-m", "fedsparse", "run", str(config), "--out", str(out), "--quiet"]
-    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)
+    process = subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, preexec_fn=heed
+    )
     rows, deadline = out / "rounds.jsonl", time.monotonic() + 120
     while not rows.exists() or len(rows.read_text().splitlines()) < 2:
         assert process.poll() is None, process.communicate()[1]
