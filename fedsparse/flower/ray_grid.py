@@ -140,8 +140,7 @@ class Pool:
         if not self._joined:
             self._ray.shutdown()
 
-    def _wanted(self, cores: int) -> int:
-        """Workers: as many as asked for, else one a core; never more than there is work for."""
+    def _wanted(self, cores: int) -> int:  # as many as asked for, else one a core; never more than there is work for
         return max(1, min(self.workers or cores, self.most or self.workers or cores))
 
     def pids(self) -> list[int]:
@@ -164,12 +163,12 @@ class Pool:
 def _start(ray: Any, workers: int, address: str) -> None:
     # Answers of up to 4 MB come with the call and not through the object store, which costs more below that.
     os.environ.setdefault("RAY_max_direct_call_object_size", "4000000")
-    quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
         _knock(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, **quiet)
     else:
-        ray.init(address="local", num_cpus=max(workers, 1), **quiet)
+        ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
 
 
 def _knock(address: str) -> None:
