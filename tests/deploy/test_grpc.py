@@ -152,15 +152,18 @@ def test_a_driver_that_is_ended_in_mid_round_leaves_no_process(number: signal.Si
         command(tmp_path, "--quiet", "--clients", "2", rounds=500), cwd=tmp_path, text=True, stderr=subprocess.PIPE,
         preexec_fn=heed,
     )  # fmt: skip
-    rows, deadline = tmp_path / "run" / "rounds.jsonl", time.monotonic() + 200
-    while not rows.exists():
-        assert driver.poll() is None, driver.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    started = mentioning(str(tmp_path))
-    assert len([line for line in started.values() if "flower-supernode" in line]) == 2
-    driver.send_signal(number)
-    _, err = driver.communicate(timeout=60)
+    try:
+        rows, deadline = tmp_path / "run" / "rounds.jsonl", time.monotonic() + 200
+        while not rows.exists():
+            assert driver.poll() is None, driver.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        started = mentioning(str(tmp_path))
+        assert len([line for line in started.values() if "flower-supernode" in line]) == 2
+        driver.send_signal(number)
+        _, err = driver.communicate(timeout=60)
+    finally:
+        driver.kill()
     assert driver.returncode == 130, err
     assert "interrupted" in err and "Traceback" not in err
     info = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -55,7 +55,10 @@ def test_ctrl_c_exits_130_and_leaves_no_process(runtime: str, tmp_path: Path) ->
     children = descendants(process.pid)
     assert bool(children) == (runtime == "ray")
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
