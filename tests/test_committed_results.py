@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tables import rows
+from tables import rows, short
 
 import fedsparse as fs
 from fedsparse.measures import final_of
@@ -69,26 +69,28 @@ def test_one_row_from_scratch(tmp_path: Path) -> None:
     assert again["final_personal"] == pytest.approx(row["final_personal"], abs=0.01)
 
 
-def test_the_readmes_table_is_that_of_the_quickstart() -> None:
-    summary = pd.read_csv(ROOT / "quickstart" / "summary.csv")
+def test_the_readmes_table_is_that_of_fashion_mnist() -> None:
     readme = (ROOT.parent / "README.md").read_text(encoding="utf-8")
-    for row in summary.itertuples():
-        final, personal = (
-            f"{100 * mean:.1f} ± {100 * sd:.1f} %"
-            for mean, sd in ((row.final_mean, row.final_sd), (row.final_personal_mean, row.final_personal_sd))
-        )
-        against = "-" if row.variant == "fedavg" else f"{100 * row.final_diff:.1f} ± {100 * row.final_diff_sd:.1f}"
-        share = "100 %" if row.variant == "fedavg" else f"{100 * row.bytes_ratio:.1f} %"
-        both = f"{(row.bytes_up_mean + row.bytes_down_mean) / 1e6:.1f}"
-        line = f"| `{row.variant}` | {final} | {against} | {personal} | {row.density_mean:.3f} | {both} | {share} |"
+    for line in short(ROOT / "fashion_mnist"):
         assert line in readme, line
+
+
+def test_feddip_holds_on_fashion_mnist_what_the_study_says() -> None:
+    table = pd.read_csv(ROOT / "fashion_mnist" / "comparison.csv").set_index(["variant", "seed"])
+    both = table["bytes_up"] + table["bytes_down"]
+    behind = table["final"]["fedavg"] - table["final"]["feddip"]
+    assert behind.mean() < 0.015 and behind.max() < 0.02
+    assert (both["feddip"] / both["fedavg"]).max() < 0.24
+    for rival in ("small_dense", "random_erk_wide"):
+        assert both[rival].mean() >= both["feddip"].mean()
+        assert table["final"][rival].mean() <= table["final"]["feddip"].mean()
 
 
 STUDIED = [folder for folder in FOLDERS if "at_budget_mean" in pd.read_csv(folder / "summary.csv")]
 
 
 def test_the_study_holds_every_table_with_both_views() -> None:
-    assert {"soyurt", "soyurt_forecast"} <= {folder.name for folder in STUDIED}
+    assert {"fashion_mnist", "soyurt", "soyurt_forecast"} <= {folder.name for folder in STUDIED}
     study = (ROOT.parent / "docs" / "study.md").read_text(encoding="utf-8")
     for folder in STUDIED:
         for line in rows(folder):
