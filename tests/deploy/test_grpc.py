@@ -33,13 +33,13 @@ FEW = f"{Path(__file__).with_name('few.py')}:Few"
 
 
 def wanted(**changes: Any) -> Experiment:
-    fixed = {"dataset": FEW, "clients": 3, "eval_every": 3, "train": {"batch_size": 16}, "runtime": {"name": "grpc"}}
+    fixed = {"dataset": FEW, "clients": 2, "eval_every": 3, "train": {"batch_size": 16}, "runtime": {"name": "grpc"}}
     return small(**{**fixed, **changes})
 
 
 @pytest.fixture(scope="module")
 def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
-    made = Remote(Deployment(tmp_path_factory.mktemp("grpc") / "flower", 3))
+    made = Remote(Deployment(tmp_path_factory.mktemp("grpc") / "flower", 2))
     yield made
     made.deployment.close()
 
@@ -149,7 +149,7 @@ def command(tmp_path: Path, *arguments: str, **changes: Any) -> list[str]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_driver_that_is_ended_in_mid_round_leaves_no_process(number: signal.Signals, tmp_path: Path) -> None:
     driver = subprocess.Popen(
-        command(tmp_path, "--quiet", "--clients", "2", rounds=500), cwd=tmp_path, text=True, stderr=subprocess.PIPE,
+        command(tmp_path, "--quiet", rounds=500), cwd=tmp_path, text=True, stderr=subprocess.PIPE,
         preexec_fn=heed,
     )  # fmt: skip
     try:
@@ -176,7 +176,7 @@ def test_a_driver_that_is_ended_in_mid_round_leaves_no_process(number: signal.Si
 
 
 def test_a_driver_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
-    driver = subprocess.Popen(command(tmp_path, "--quiet", "--clients", "2", rounds=500), cwd=tmp_path)
+    driver = subprocess.Popen(command(tmp_path, "--quiet", rounds=500), cwd=tmp_path)
     deadline = time.monotonic() + 100
     while not (tmp_path / "run" / "flower" / "node-1.log").exists():
         assert driver.poll() is None and time.monotonic() < deadline
@@ -190,9 +190,7 @@ def test_a_driver_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
 
 
 def test_credentials_are_for_their_owner_alone_and_progress_is_shown(tmp_path: Path) -> None:
-    done = subprocess.run(
-        command(tmp_path, "--clients", "2", rounds=1, eval_every=1), cwd=tmp_path, capture_output=True, text=True
-    )
+    done = subprocess.run(command(tmp_path, rounds=1, eval_every=1), cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "round 1/1" in done.stderr and "accuracy" in done.stdout
     folder = tmp_path / "run" / "flower"
@@ -222,9 +220,9 @@ def test_clients_that_do_not_come_in_time_end_the_run_with_one_sentence(tmp_path
     )  # fmt: skip
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("error: 0 of 3 clients were there after runtime.connect = 0.5 seconds")
+    assert line.startswith("error: 0 of 2 clients were there after runtime.connect = 0.5 seconds")
     info = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert info["status"] == "failed" and "0 of 3 clients" in info["why"]
+    assert info["status"] == "failed" and "0 of 2 clients" in info["why"]
 
 
 def free_port() -> int:
