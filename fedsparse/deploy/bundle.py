@@ -30,7 +30,7 @@ README = "This app carries no code: it runs the fedsparse that is installed on e
 
 
 DEFAULTS: dict[str, str | int | float] = {
-    "config": "quickstart", "strategy": "feddip", "rounds": 3, "clients": 3, "set": "", "out": "",
+    "config": "quickstart", "strategy": "feddip", "rounds": 3, "clients": 3, "set": "", "out": "", "nodes": "",
 }  # fmt: skip
 
 

@@ -56,11 +56,16 @@ class Deployment:
             program(command)
         if tls:
             credentials.check()
+        for path in (folder, data):
+            if '"' in str(path):  # Flower's way to write a node's config has no word for it
+                raise InputError(f"The path {path} has a quotation mark in it, which Flower cannot pass on.")
+        self.started = self.closed = False
         self.processes = Processes(folder, self._environment())
         self.fleet, self.control = _port(port), _port(0)
 
     def start(self) -> None:
         """Start all processes; RunError when the SuperLink does not come up."""
+        self.started = True
         self.folder.mkdir(mode=0o700)
         made = credentials.make(self.folder / "credentials", self.clients) if self.tls else None
         self.credentials = made
@@ -88,6 +93,7 @@ class Deployment:
 
     def close(self) -> None:
         """End every process."""
+        self.closed = True
         self.processes.close()
 
     # ---- the app ----
@@ -97,14 +103,17 @@ class Deployment:
         app = self.folder / name
         bundle.write(app, dict.fromkeys(config, ""))
         asked = self.folder / f"{name}.toml"
-        asked.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items()), encoding="utf-8")
+        lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.items()]
+        asked.write_text("".join(lines), encoding="utf-8")
         self.processes.start(name, [program("flwr"), "run", str(app), "--stream", "--run-config", str(asked)])
         return lambda: not self.processes.ended(name) and not self.processes.ended("superlink")
 
     def why(self, name: str) -> str:
         """What Flower said last about a run that did not get to say it itself."""
         if self.processes.ended("superlink"):
-            return f"the SuperLink ended: {_last(self.processes.log('superlink'))}"
+            code = self.processes.codes.get("superlink")
+            how = f"was ended by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
+            return f"the SuperLink {how}; its last words: {_last(self.processes.log('superlink'))}"
         try:
             runs = json.loads(self._flwr("list", "--format", "json"))["runs"]
             last = max(runs, key=lambda run: str(run.get("created-at", "")))
@@ -207,5 +216,5 @@ def _last(log: Path) -> str:
 
 def _words(text: str) -> str:
     """The last line that says anything, without colours."""
-    lines = [line.strip(" │╭╮╰╯─\t") for line in text.splitlines()]
+    lines = [line.strip(" │╭╮╰╯─\t") for line in text.splitlines() if "uvicorn.access" not in line]
     return next((line for line in reversed(lines) if line), "nothing was said")

@@ -42,12 +42,13 @@ class Processes:
         job = {"name": name, "argv": [str(part) for part in argv], "log": str(self.log(name)),
                "env": self.environment, "again": again}  # fmt: skip
         self.codes.pop(name, None)
-        if self._keeper is not None and self._keeper.stdin is not None:
-            try:
-                self._keeper.stdin.write(json.dumps(job).encode() + b"\n")
-                self._keeper.stdin.flush()
-            except OSError:
-                raise RunError(f"the process that starts {name} has ended") from None
+        try:
+            if self._keeper is None or self._keeper.stdin is None:
+                raise ValueError
+            self._keeper.stdin.write(json.dumps(job).encode() + b"\n")
+            self._keeper.stdin.flush()
+        except (OSError, ValueError):  # closed, or its reader is gone
+            raise RunError(f"the process that was to start {name} has ended") from None
 
     def log(self, name: str) -> Path:
         """The file with what a process printed."""

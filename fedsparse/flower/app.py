@@ -28,8 +28,6 @@ def main(grid: Grid, context: Context) -> None:
     path = Path(str(out)) if label else folder.claim(out, "flwr")  # a label: the folder is a driver's
     runtime = experiment.runtime
     remote = RemoteGrid(grid, clients, present(built), numbered(config), connect=runtime.connect, reply=runtime.reply)
+    known = {"command": str(config["command"])} if label else {"command": "flwr run", "runtime": "flwr"}
     with folder.logged(path / "log.txt"):
-        serve(
-            built, remote, path, label or experiment.strategy.label,
-            command=str(config.get("command") or "flwr run"),
-        )  # fmt: skip
+        serve(built, remote, path, label or experiment.strategy.label, known=known)

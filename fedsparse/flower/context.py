@@ -1,7 +1,8 @@
 """What a run config and a node config mean: the experiment, and where a client's data and states lie.
 
 Run config, of the whole run: `experiment`, the text of one; or `config`, a path or a shipped name, with changes:
-`set = "a.b=1 c=2"`, and any other key as in a config (`strategy = "feddip"`, `rounds = 3`, `train.lr = 0.1`).
+`set = "a.b=1 c=2"`, and any other key as in a config (`strategy = "feddip"`, `rounds = 3`), as far as the app declares
+it. `out` is the run's folder, `nodes` which node is which client.
 Node config, of one client: `partition-id`, which client it is; `data`, the folder with its data sets; `state`, the
 folder for what it keeps between rounds.
 """
@@ -52,8 +53,10 @@ def home(context: Context) -> tuple[Federation, Path | None]:
     if "data" in node:
         os.environ["FEDSPARSE_DATA"] = str(node["data"])
     text = experiment_text(config)
-    state = Path(str(node["state"])) if "state" in node else Path.home() / ".cache" / "fedsparse" / "clients"
-    state /= hashlib.sha256(text.encode()).hexdigest()[:16]
+    state = Path(str(node.get("state", "~/.cache/fedsparse/clients"))).expanduser()
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state /= f"{hashlib.sha256(text.encode()).hexdigest()[:16]}-{context.run_id}"
+    state.mkdir(mode=0o700, exist_ok=True)
     return federation(text, state / "split.npz", client_number(context)), state
 
 
@@ -78,5 +81,10 @@ def present(built: Federation) -> dict[str, str]:
 
 def numbered(config: Mapping[str, Any]) -> dict[int, int]:
     """Client numbers to node ids, of the run config's key `nodes`: "0:123 1:456". Empty where nobody knows them."""
-    pairs = (part.split(":") for part in str(config.get("nodes", "")).split())
-    return {int(client): int(node) for client, node in pairs}
+    said = str(config.get("nodes", ""))
+    try:
+        return {int(client): int(node) for client, node in (part.split(":") for part in said.split())}
+    except ValueError:
+        raise InputError(
+            f'The key nodes must be client numbers and node ids, such as "0:123 1:456", not "{said}".'
+        ) from None

@@ -10,7 +10,7 @@ from typing import Any
 
 from fedsparse import columns, folder
 from fedsparse.deploy.deployment import Deployment
-from fedsparse.errors import RunError
+from fedsparse.errors import InputError, RunError
 from fedsparse.federation import Federation
 from fedsparse.flower.server_app import INTERRUPTED, OnRound, conclude, opening
 from fedsparse.ledger import rounds_so_far
@@ -20,11 +20,17 @@ POLL = 0.2  # seconds
 
 
 class Remote:
-    """Serves runs on a deployment, one after the other; the first one starts it."""
+    """Serves runs on a deployment, one after the other. The first one starts it; after one that failed, a new one is
+    made."""
 
-    def __init__(self, deployment: Deployment) -> None:
-        self.deployment = deployment
+    def __init__(self, make: Callable[[], Deployment]) -> None:
+        self.make = make
+        self.deployment = make()
         self.count = 0
+
+    def close(self) -> None:
+        """End every process."""
+        self.deployment.close()
 
     def __call__(
         self, federation: Federation, path: Path, label: str, on_round: OnRound | None = None
@@ -42,19 +48,23 @@ class Remote:
         self.count += 1
         name = f"run-{self.count}"
         try:
-            if self.count == 1:
+            if self.deployment.closed:
+                self.deployment = self.make()
+            if not self.deployment.started:
                 self.deployment.start()
             config["nodes"] = " ".join(f"{client}:{node}" for client, node in self.deployment.nodes.items())
             watch(path, self.deployment.submit(name, config), on_round or (lambda row: None))
             if folder.read_json(path / "run.json")["status"] == columns.RUNNING:
                 why = self.deployment.why(name)
         except KeyboardInterrupt:
-            self.deployment.close()  # first, so that nobody writes to the folder any more
-            conclude(federation, path, columns.INTERRUPTED, INTERRUPTED)
+            try:
+                self.deployment.close()  # first, so that nobody writes to the folder any more
+            finally:  # also when Ctrl-C is pressed again
+                conclude(federation, path, columns.INTERRUPTED, INTERRUPTED)
             raise
         except Exception as error:  # whatever it is, the run has failed, and its folder says why
             log.exception("%s could not be run on real clients", label)
-            why = str(error) if isinstance(error, RunError) else repr(error)
+            why = str(error) if isinstance(error, RunError | InputError) else repr(error)
         if why:
             self.deployment.close()
         info = conclude(federation, path, columns.FAILED, why)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -10,8 +11,10 @@ from flwr.serverapp import Grid
 
 from fedsparse.errors import RunError
 from fedsparse.flower.context import CALL
+from fedsparse.flower.grids import CLIENT_FAILED
 from fedsparse.flower.private import Run
 
+log = logging.getLogger("fedsparse")
 POLL = 0.2  # seconds between looks for replies; Flower's own loop takes 3
 
 
@@ -30,8 +33,10 @@ class RemoteGrid(Grid):
         self.grid, self.clients, self.mine, self.known = grid, clients, mine, dict(nodes or {})
         self.connect, self.reply = connect, reply
         self.nodes: dict[int, int] = {}  # client -> node id
+        self._unfit: set[int] = set()  # nodes that are no client of this run
         self.examples: dict[int, int] = {}  # client -> training samples
         self.attempts: dict[int, int] = {}
+        self._asked: dict[str, int] = {}  # message id -> client: an error that Flower itself makes names no node
 
     @property
     def run(self) -> Run:
@@ -44,14 +49,14 @@ class RemoteGrid(Grid):
         return [client + 1 for client in sorted(self.nodes)]
 
     def client_of(self, reply: Message) -> int:
-        """The client that a reply comes from; -1 for a node that takes no part."""
-        return {node: client for client, node in self.nodes.items()}.get(reply.metadata.src_node_id, -1)
+        """The client that was asked what this replies to."""
+        return self._asked.get(reply.metadata.reply_to_message_id, -1)
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
         """A message to the SuperNode of a client."""
-        return self.grid.create_message(content, message_type, self.nodes[dst_node_id - 1], group_id, ttl)
+        return Message(content, self.nodes[dst_node_id - 1], message_type, ttl=ttl, group_id=group_id)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         return self.grid.push_messages(messages)
@@ -61,8 +66,12 @@ class RemoteGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Replies as they arrive; who has not answered in `timeout` (else `reply`) seconds is left out."""
-        # One at a time: each is made when it is asked for, and the first client begins while the last one is sent to.
-        waiting = {number for message in messages for number in self.grid.push_messages([message])}
+        clients = {node: client for client, node in self.nodes.items()}
+        self._asked = {}
+        for message in messages:  # made when it is asked for: the first client begins while the last one is sent to
+            (number,) = self.grid.push_messages([message])
+            self._asked[number] = clients[message.metadata.dst_node_id]
+        waiting = set(self._asked)
         deadline = time.monotonic() + (self.reply if timeout is None else timeout)
         while waiting and time.monotonic() < deadline:
             for reply in self.grid.pull_messages(waiting):
@@ -75,17 +84,16 @@ class RemoteGrid(Grid):
 
     def gather(self) -> None:
         """Wait until every client is there and can take part. RunError names who is missing, or does not fit."""
-        asked: set[int] = set()
-        waiting: set[str] = set()
+        calls: dict[str, int] = {}  # message id -> node
         deadline = time.monotonic() + self.connect
         while len(self.nodes) < self.clients:
-            there = set(self.grid.get_node_ids()) & set(self.known.values() or self.grid.get_node_ids())
-            calls = [self._call(node) for node in sorted(there - asked)]
-            asked |= there
-            waiting |= set(self.grid.push_messages(calls)) if calls else set()
-            for reply in self.grid.pull_messages(waiting) if waiting else ():
-                waiting.discard(reply.metadata.reply_to_message_id)
-                self._enrol(reply)
+            there = set(self.grid.get_node_ids())
+            wanted = there & set(self.known.values()) if self.known else there
+            for node in sorted(wanted - set(calls.values()) - set(self.nodes.values()) - self._unfit):
+                (number,) = self.grid.push_messages([self._call(node)])
+                calls[number] = node
+            for reply in self.grid.pull_messages(set(calls)) if calls else ():
+                self._enrol(calls.pop(reply.metadata.reply_to_message_id), reply)
             if time.monotonic() > deadline:
                 missing = ", ".join(str(c) for c in range(self.clients) if c not in self.nodes)
                 raise RunError(
@@ -95,30 +103,32 @@ class RemoteGrid(Grid):
             time.sleep(POLL)
 
     def _call(self, node: int) -> Message:
-        return self.grid.create_message(RecordDict({CALL: ConfigRecord({})}), "query", node, "roll call")
+        return Message(RecordDict({CALL: ConfigRecord({})}), node, "query", group_id="roll call")
 
-    def _enrol(self, reply: Message) -> None:
-        node = reply.metadata.src_node_id
+    def _enrol(self, node: int, reply: Message) -> None:
         owners = {known: client for client, known in self.known.items()}
         name = f"client {owners[node]}" if node in owners else f"node {node}"
         if reply.has_error():
+            if reply.error.code != CLIENT_FAILED:  # it went away: it is asked again when it is there
+                log.warning("%s did not answer the roll call: %s", name, _line(reply.error.reason))
+                return
             raise RunError(f"{name} cannot take part: {_line(reply.error.reason)}")
         told = reply.content.config_records.get(CALL, ConfigRecord())
         client, examples = told.get("client"), told.get("examples")
         if not isinstance(client, int) or owners.get(node, client) != client:
             raise RunError(f"{name} says that it is client {client!r}: its node config must have its own partition-id")
+        if not 0 <= client < self.clients:
+            self._unfit.add(node)
+            log.warning("%s says that it is client %d, and there are %d: it is left out", name, client, self.clients)
+            return
         for key, value in self.mine.items():
             if told.get(key) != value:
-                raise RunError(
-                    f"{name} has {key} {_line(told.get(key))}, and the server {value}: they must be the same"
-                )
-        if not 0 <= client < self.clients:
-            return  # one too many: it is never asked
+                raise RunError(f"{name} has {key} {_line(told.get(key))}, and the server {value}: they must agree")
         if not isinstance(examples, int) or isinstance(examples, bool) or not 0 < examples < 2**53:
             raise RunError(f"{name} says that it has {examples!r} training samples: a number above 0 is needed")
-        self.examples[client] = examples
         if self.nodes.setdefault(client, node) != node:
             raise RunError(f"two nodes have partition-id = {client}: each client needs its own")
+        self.examples[client] = examples
 
 
 def _line(text: object) -> str:

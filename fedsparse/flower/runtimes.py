@@ -32,12 +32,17 @@ def serving(experiments: Sequence[Experiment], folder: Path) -> Iterator[Serve]:
         from fedsparse.flower.grpc import Remote
 
         options, clients = experiments[0].runtime, max(clients_of(one) for one in experiments)
-        place = next(path for n in count(1) if not (path := folder / (f"flower-{n}" if n > 1 else "flower")).exists())
-        deployment = Deployment(place, clients, port=options.port, data=root())
+
+        def deployment() -> Deployment:
+            names = (f"flower-{n}" if n > 1 else "flower" for n in count(1))
+            place = next(path for name in names if not (path := folder / name).exists())
+            return Deployment(place, clients, port=options.port, data=root())
+
+        remote = Remote(deployment)
         try:
-            yield Remote(deployment)
+            yield remote
         finally:
-            deployment.close()
+            remote.close()
         return
     with runtime(experiments) as grid_for:
 

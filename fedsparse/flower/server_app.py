@@ -6,7 +6,7 @@ import io
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,15 @@ OnRound = Callable[[dict[str, Any]], None]
 
 
 def serve(
-    federation: Federation, grid: Grid, path: Path, label: str, on_round: OnRound | None = None, command: str = ""
-) -> dict[str, Any]:
+    federation: Federation, grid: Grid, path: Path, label: str, on_round: OnRound | None = None,
+    known: Mapping[str, str] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Run a federation into the folder `path`; returns what `run.json` holds at the end.
 
     A run that fails or is interrupted keeps what it had; its exception goes on to the caller after that is written.
-    `command`: what started the run, where it was not this process.
+    `known`: keys of `run.json` that this process cannot tell, such as the `command` of the one that started it.
     """
-    info = opening(federation, label, command)
+    info = opening(federation, label) | dict(known or {})
     (path / "config.toml").write_text(federation.experiment.to_toml(), encoding="utf-8")
     folder.write_json(path / "run.json", info)
     ledger, began = Ledger(path), time.perf_counter()
@@ -88,7 +89,7 @@ def run_id(federation: Federation) -> int:
     return int(federation.experiment.hash()[:15], 16)
 
 
-def opening(federation: Federation, label: str, command: str = "") -> dict[str, Any]:
+def opening(federation: Federation, label: str) -> dict[str, Any]:
     """What `run.json` holds when a run begins."""
     experiment, data = federation.experiment, federation.data
     known = {
@@ -103,7 +104,7 @@ def opening(federation: Federation, label: str, command: str = "") -> dict[str, 
         "higher_is_better": data.higher_is_better,
         "status": columns.RUNNING,
         "why": "",
-        "command": command or folder.command(),
+        "command": folder.command(),
         "commit": folder.commit(),
         "versions": folder.versions(),
         "host": folder.host(),

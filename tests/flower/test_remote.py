@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from federations import small
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 
+from fedsparse import columns, folder
 from fedsparse.errors import InputError, RunError
 from fedsparse.experiment import Experiment
 from fedsparse.federation import federation, forget
@@ -19,8 +22,10 @@ from fedsparse.flower import private
 from fedsparse.flower.client_app import app
 from fedsparse.flower.context import CALL, client_number, experiment_text, numbered, present
 from fedsparse.flower.grids import LocalGrid
+from fedsparse.flower.grpc import watch
 from fedsparse.flower.remote import RemoteGrid
 from fedsparse.flower.server_app import STORES, run_id, serve
+from fedsparse.ledger import rounds_so_far
 
 NODES = {0: 7001, 1: 903, 2: 55, 3: 12345}  # as Flower numbers them: anyhow
 
@@ -45,6 +50,7 @@ class Elsewhere(LocalGrid):
         messages = list(messages)
         assert messages, "Flower refuses to push nothing"
         for message in messages:
+            private.set_message_id(message, uuid.uuid4().hex)
             self.waiting[message.metadata.message_id] = message
         return [message.metadata.message_id for message in messages]
 
@@ -105,6 +111,7 @@ def test_a_client_draws_its_split_once_and_draws_it_anew_for_another_experiment(
     other = small(seed=1)
     RemoteGrid(Elsewhere(tmp_path, other.to_toml()), 4, present(federation(other.to_toml()))).gather()
     assert len(list((tmp_path / "0").glob("*/split.npz"))) == 2
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "0", *(tmp_path / "0").iterdir()))
     kept.write_bytes(b"torn")
     federation.cache_clear()
     remote(Elsewhere(tmp_path, text)).gather()
@@ -149,6 +156,57 @@ def test_a_node_without_a_registered_key_is_not_asked_where_keys_are_known(elsew
     grid = remote(elsewhere, NODES)
     grid.gather()
     assert grid.nodes == NODES
+
+
+def test_a_stray_node_of_another_version_ends_nobodys_run(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    elsewhere.configs[999] = {"partition-id": 7, "state": str(tmp_path / "7")}
+    grid = remote(elsewhere)
+    grid.mine = {**grid.mine, "fedsparse": "9.9"}
+    elsewhere.configs = {999: elsewhere.configs[999]}
+    grid.connect = 0.5
+    with pytest.raises(RunError, match="0 of 4 clients"):
+        grid.gather()
+
+
+def test_a_node_that_went_away_is_asked_again(elsewhere: Elsewhere) -> None:
+    gone = 2
+
+    def away(reply: Message) -> Message:
+        nonlocal gone
+        if reply.metadata.src_node_id != NODES[1] or gone == 0:
+            return reply
+        gone -= 1
+        # As the SuperLink makes it: the error names no node.
+        error = Message(Error(code=5, reason="Node Unavailable"), reply_to=reply)
+        error.metadata.__dict__.update(_reply_to_message_id=reply.metadata.reply_to_message_id, _src_node_id=1)
+        return error
+
+    elsewhere.change = away
+    grid = remote(elsewhere)
+    grid.gather()
+    assert grid.nodes == NODES and gone == 0
+
+
+def test_an_error_that_names_no_node_is_still_its_clients(tmp_path: Path) -> None:
+    experiment = small(rounds=2)
+    fed = federation(experiment.to_toml())
+    grid = Elsewhere(tmp_path / "nodes", experiment.to_toml())
+    served = RemoteGrid(grid, 4, present(fed), NODES)
+    (tmp_path / "run").mkdir()
+
+    def lost(row: dict[str, Any]) -> None:
+        def change(reply: Message) -> Message:
+            if reply.metadata.src_node_id != NODES[3]:
+                return reply
+            error = Message(Error(code=5, reason="Node Unavailable"), reply_to=reply)
+            error.metadata.__dict__.update(_reply_to_message_id=reply.metadata.reply_to_message_id, _src_node_id=1)
+            return error
+
+        grid.change = change
+
+    with folder.logged(tmp_path / "run" / "log.txt"):
+        serve(fed, served, tmp_path / "run", "test", lost)
+    assert "client 3 is lost: Node Unavailable" in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_two_nodes_cannot_be_one_client(elsewhere: Elsewhere) -> None:
@@ -325,7 +383,31 @@ def test_a_run_config_without_a_config_is_refused() -> None:
 def test_node_ids_in_a_run_config() -> None:
     assert numbered({"nodes": "0:7001 1:903"}) == {0: 7001, 1: 903}
     assert numbered({}) == {}
+    with pytest.raises(InputError, match='such as "0:123 1:456", not "0=7"'):
+        numbered({"nodes": "0=7"})
 
 
 def test_a_client_number_is_a_number() -> None:
     assert client_number(Context(1, 2, {"partition-id": 3}, RecordDict(), {})) == 3
+
+
+# ---- watching ----
+
+
+def test_rounds_are_told_once_each_as_they_come_and_the_last_ones_too(tmp_path: Path) -> None:
+    rows = tmp_path / "rounds.jsonl"
+    told: list[int] = []
+    looks = 0
+
+    def alive() -> bool:
+        nonlocal looks
+        looks += 1
+        with open(rows, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"round": looks, "metric": 0.5, "bytes_up": 1, "bytes_down": 2}) + "\n")
+        return looks < 3
+
+    watch(tmp_path, alive, lambda row: told.append(row["round"]))
+    assert told == [1, 2, 3]
+    columns.read_jsonl(rows, "rounds").to_parquet(tmp_path / "rounds.parquet")
+    rows.unlink()
+    assert [row["round"] for row in rounds_so_far(tmp_path)] == [1, 2, 3]
