@@ -14,6 +14,7 @@ from federations import small
 
 from fedsparse import registry
 from fedsparse.federation import federation
+from fedsparse.flower import ray_grid as ray_grid_module
 from fedsparse.flower.runtimes import runtime
 from fedsparse.flower.server_app import STORES, run_id, serve
 
@@ -124,25 +125,12 @@ def test_a_client_that_kills_two_workers_is_lost_and_takes_nobody_with_it(ray_gr
     assert down["bytes"].gt(0).all()
 
 
-def test_no_more_workers_than_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    class Counted:
-        def __init__(self, workers: int, options: Any) -> None:
-            asked.append(workers)
-
-        def __enter__(self) -> Any:
-            return self
-
-        def __exit__(self, *error: object) -> None: ...
-
-        grid = None
-
-    monkeypatch.setattr("fedsparse.flower.ray_grid.Pool", Counted)
-    for clients, workers in ((2, 6), (9, 3)):
-        with runtime([small(clients=clients, runtime={"name": "ray", "workers": workers})]):
-            pass
-    assert asked == [2, 3]
+@pytest.mark.parametrize(
+    ("workers", "clients", "cores", "wanted"), [(6, 2, 8, 2), (3, 9, 8, 3), (0, 9, 4, 4), (0, 2, 4, 2), (0, None, 4, 4)]
+)
+def test_no_more_workers_than_work(workers: int, clients: int | None, cores: int, wanted: int) -> None:
+    pool = ray_grid_module.Pool(workers, small(runtime={"name": "ray", "workers": workers}).runtime, clients)
+    assert pool._wanted(cores) == wanted
 
 
 @pytest.mark.ray
