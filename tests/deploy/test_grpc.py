@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,8 @@ from deploy.seen import heed, mentioning
 from federations import small
 
 import fedsparse as fs
-from fedsparse.deploy.credentials import make
+from fedsparse.deploy.credentials import Credentials, make
 from fedsparse.deploy.deployment import Deployment
-from fedsparse.errors import RunError
 from fedsparse.experiment import Experiment
 from fedsparse.federation import federation
 from fedsparse.flower.grpc import Remote
@@ -39,12 +37,7 @@ def wanted(**changes: Any) -> Experiment:
     return small(**{**fixed, **changes})
 
 
-@pytest.fixture(scope="module")
-def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
-    home = tmp_path_factory.mktemp("grpc")
-    made = Remote(lambda: Deployment(home / f"flower-{len(list(home.iterdir()))}", 2))
-    yield made
-    made.close()
+STRATEGIES = ("fedavg", "feddip", "personalized_masks")
 
 
 def ran(remote: Remote, path: Path, experiment: Experiment) -> dict[str, Any]:
@@ -52,103 +45,122 @@ def ran(remote: Remote, path: Path, experiment: Experiment) -> dict[str, Any]:
     return remote(federation(experiment.to_toml()), path, "test")
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "feddip", "personalized_masks"])
-def test_the_result_is_that_of_local(strategy: str, remote: Remote, tmp_path: Path) -> None:
-    real = ran(remote, tmp_path / "grpc", wanted(strategy=strategy))
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The run folder of each strategy, from deployments side by side: most of their time is Flower's waiting."""
+    home = tmp_path_factory.mktemp("grpc")
+    built = {strategy: federation(wanted(strategy=strategy).to_toml()) for strategy in STRATEGIES}
+
+    def run(strategy: str) -> Path:
+        remote = Remote(lambda: Deployment(home / f"{strategy}-flower", 2))
+        (home / strategy).mkdir()
+        try:
+            remote(built[strategy], home / strategy, "test")
+        finally:
+            remote.close()
+        return home / strategy
+
+    with ThreadPoolExecutor(len(STRATEGIES)) as pool:
+        return dict(zip(STRATEGIES, pool.map(run, STRATEGIES), strict=True))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_result_is_that_of_local(strategy: str, real: dict[str, Path], tmp_path: Path) -> None:
     here = fs.run(wanted(strategy=strategy), out=tmp_path / "local", runtime={"name": "local"}).info
-    assert real["status"] == "done" and real["runtime"] == "grpc" and real["clients_hash"] is None
+    there = fs.load(real[strategy]).info
+    assert there["status"] == "done" and there["runtime"] == "grpc" and there["clients_hash"] is None
     for key in ("model_hash", "final", "final_personal", "bytes_up", "bytes_down", "density"):
-        assert real[key] == here[key], key
+        assert there[key] == here[key], key
     for table, times in TABLES.items():
-        mine, theirs = (pd.read_parquet(tmp_path / place / f"{table}.parquet") for place in ("local", "grpc"))
+        mine, theirs = (pd.read_parquet(place / f"{table}.parquet") for place in (tmp_path / "local", real[strategy]))
         pd.testing.assert_frame_equal(mine.drop(columns=times), theirs.drop(columns=times))
-    assert sorted(p.name for p in (tmp_path / "grpc").iterdir()) == [
+    assert sorted(p.name for p in real[strategy].iterdir()) == [
         "clients.parquet", "config.toml", "layers.parquet", "log.txt", "messages.parquet", "model.safetensors",
         "rounds.parquet", "run.json",
     ]  # fmt: skip
 
 
-def test_whoever_has_no_registered_key_is_refused_and_the_run_goes_on(remote: Remote, tmp_path: Path) -> None:
-    if remote.count == 0:
-        ran(remote, tmp_path / "first", wanted(rounds=1))
-    here, other = remote.deployment, make(tmp_path / "other", 1)
-    mine = here.credentials
-    assert mine is not None
-    with_keys = ["--auth-supernode-private-key", str(other.nodes[0])]
-    strangers = {
-        "plaintext": ["--insecure"],
-        "wrong-authority": ["--root-certificates", str(other.ca), *with_keys],
-        "unregistered": ["--root-certificates", str(mine.ca), *with_keys],
-    }
-    command = here.node(0)
-    rest = [*command[command.index("--superlink") :], "--max-retries", "2"]
-    for name, secure in strangers.items():
-        rest[rest.index("--port") + 1] = str(free_port())
-        here.processes.start(name, [command[0], *secure, *rest])
-    info = ran(remote, tmp_path / "run", wanted(rounds=1, eval_every=1))
-    assert info["status"] == "done"
-    assert (pd.read_parquet(tmp_path / "run" / "clients.parquet")["status"] == "ok").all()
-    deadline = time.monotonic() + 60
-    while not all(here.processes.ended(name) for name in strangers):
-        assert time.monotonic() < deadline, here.processes.codes
-        time.sleep(0.2)
-    assert {name: here.processes.codes[name] for name in strangers} == dict.fromkeys(strangers, 1)
-    server = here.processes.log("superlink").read_text()
-    assert "Handshake failed" in server and "WRONG_VERSION_NUMBER" in server  # plaintext
-    assert "No SuperNode found with the given public key" in server
-    assert "handshake failed" in here.processes.log("wrong-authority").read_text()
+class Run:
+    """One client, a payload of 1 MB, a proxy between it and the server; with TLS, strangers at the server's door."""
+
+    def __init__(self, tls: bool, folder: Path) -> None:
+        self.tls, self.folder, self.proxy = tls, folder, Proxy()
+        self.here = Deployment(folder / "flower", 1, tls=tls, via={0: f"127.0.0.1:{self.proxy.port}"})
+        self.proxy.target = self.here.fleet
+        try:
+            self.here.start()
+            if tls:
+                self._knock(make(folder / "other", 1))
+            began = time.monotonic()
+            experiment = wanted(clients=1, rounds=1, model={"name": "mlp", "hidden": [16000]})
+            self.info = ran(Remote(lambda: self.here), folder / "run", experiment)
+            self.seen, self.took = self.proxy.total(), time.monotonic() - began
+            self.idle = self.proxy.idle(6.0)
+            deadline = time.monotonic() + 60
+            while tls and not all(self.here.processes.ended(name) for name in STRANGERS):
+                assert time.monotonic() < deadline, self.here.processes.codes
+                time.sleep(0.2)
+        finally:
+            self.here.close()
+            self.proxy.close()
+
+    def _knock(self, other: Credentials) -> None:
+        assert self.here.credentials is not None
+        key = ["--auth-supernode-private-key", str(other.nodes[0])]
+        command = self.here.node(0)
+        rest = [*command[command.index("--superlink") :], "--max-retries", "2"]
+        rest[1] = f"127.0.0.1:{self.here.fleet}"
+        for name, secure in zip(
+            STRANGERS,
+            (
+                ["--insecure"],
+                ["--root-certificates", str(other.ca), *key],
+                ["--root-certificates", str(self.here.credentials.ca), *key],
+            ),
+            strict=True,
+        ):
+            rest[rest.index("--port") + 1] = str(free_port())
+            self.here.processes.start(name, [command[0], *secure, *rest])
+
+    def said(self, process: str) -> str:
+        return self.here.processes.log(process).read_text()
 
 
-def test_a_server_that_dies_fails_its_run_and_the_next_run_has_a_new_one(remote: Remote, tmp_path: Path) -> None:
-    def kill(row: dict[str, Any]) -> None:
-        os.kill(remote.deployment.processes.pids["superlink"], signal.SIGKILL)
-
-    (tmp_path / "killed").mkdir()
-    with pytest.raises(RunError, match="the SuperLink was ended by signal 9"):
-        remote(federation(wanted(rounds=500).to_toml()), tmp_path / "killed", "test", kill)
-    info = json.loads((tmp_path / "killed" / "run.json").read_text())
-    assert info["status"] == "failed" and len(fs.load(tmp_path / "killed").rounds) >= 1
-    assert ran(remote, tmp_path / "next", wanted(rounds=1, eval_every=1))["status"] == "done"
+STRANGERS = ("plaintext", "wrong-authority", "unregistered")
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_what_is_on_the_socket(tls: bool, tmp_path: Path) -> None:
-    proxy = Proxy()
-    here = Deployment(tmp_path / "flower", 1, tls=tls, via={0: f"127.0.0.1:{proxy.port}"})
-    proxy.target = here.fleet
-    # An MLP of 1.2 MB, so that the payload is what travels.
-    big = wanted(clients=1, rounds=1, model={"name": "mlp", "hidden": [16000]})
-    remote = Remote(lambda: here)
-    try:
-        before = None
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "tls"])
+def watched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(request.param, tmp_path_factory.mktemp("watched"))
 
-        def seen(row: dict[str, Any]) -> None:
-            nonlocal before
-            before = proxy.total()
 
-        path = tmp_path / "run"
-        path.mkdir()
-        began = time.monotonic()
-        remote(federation(big.to_toml()), path, "test", seen)
-        up, down = proxy.total()
-        took = time.monotonic() - began
-        idle = proxy.idle(6.0)
-    finally:
-        here.close()
-        proxy.close()
-    sent = pd.read_parquet(path / "messages.parquet").groupby("direction")["bytes"].sum()
+def test_the_ledger_agrees_with_the_socket(watched: Run) -> None:
+    sent = pd.read_parquet(watched.folder / "run" / "messages.parquet").groupby("direction")["bytes"].sum()
     assert sent["up"] > 1_000_000 and sent["down"] > 2_000_000  # the evaluation's reply is short
-    assert (up - idle[0] * took) / sent["up"] == pytest.approx(1, abs=0.05)
-    assert (down - idle[1] * took) / sent["down"] == pytest.approx(1, abs=0.05)
-    readable = [b"PRI * HTTP/2.0", b"flwr.proto.Fleet", b"fedsparse/1", b"FSPC", b"hidden.0.weight"]
-    found = {word: word in bytes(proxy.up) or word in bytes(proxy.down) for word in readable}
-    assert bytes(proxy.up[:14]) == b"PRI * HTTP/2.0" or tls
-    if tls:
-        assert not any(found.values()), found
-        assert proxy.up[0] == 0x16  # a TLS handshake record
+    for way, seen, idle in zip(("up", "down"), watched.seen, watched.idle, strict=True):
+        assert (seen - idle * watched.took) / sent[way] == pytest.approx(1, abs=0.05), way
+
+
+def test_what_is_on_the_socket(watched: Run) -> None:
+    up, both = bytes(watched.proxy.up), bytes(watched.proxy.up + watched.proxy.down)
+    readable = [b"PRI * HTTP/2.0", b"flwr.proto.Fleet", b"fedsparse/1", b"FSPC", b"hidden"]
+    if watched.tls:
+        assert [word for word in readable if word in both] == []
+        assert up[0] == 0x16  # a TLS handshake record
     else:
-        assert found[b"flwr.proto.Fleet"] or found[b"PRI * HTTP/2.0"]
-        assert found[b"FSPC"]
+        assert up.startswith(b"PRI * HTTP/2.0")
+        assert b"FSPC" in both
+
+
+def test_whoever_has_no_registered_key_is_refused_and_the_run_goes_on(watched: Run) -> None:
+    assert watched.info["status"] == "done"
+    assert (pd.read_parquet(watched.folder / "run" / "clients.parquet")["status"] == "ok").all()
+    if not watched.tls:
+        return  # then anyone may come
+    assert {name: watched.here.processes.codes[name] for name in STRANGERS} == dict.fromkeys(STRANGERS, 1)
+    assert "Handshake failed" in watched.said("superlink") and "WRONG_VERSION_NUMBER" in watched.said("superlink")
+    assert "No SuperNode found with the given public key" in watched.said("superlink")
+    assert "handshake failed" in watched.said("wrong-authority")
 
 
 # ---- the command ----
@@ -161,35 +173,42 @@ def command(tmp_path: Path, *arguments: str, **changes: Any) -> list[str]:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes under /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_driver_that_is_ended_in_mid_round_leaves_no_process(number: signal.Signals, tmp_path: Path) -> None:
-    driver = subprocess.Popen(
-        command(tmp_path, "--quiet", rounds=500), cwd=tmp_path, text=True, stderr=subprocess.PIPE,
-        preexec_fn=heed,
-    )  # fmt: skip
+def test_a_driver_that_is_ended_in_mid_round_leaves_no_process(tmp_path: Path) -> None:
+    drivers = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        place = tmp_path / number.name
+        place.mkdir()
+        asked = command(place, "--quiet", rounds=500)
+        drivers[number] = subprocess.Popen(asked, cwd=place, text=True, stderr=subprocess.PIPE, preexec_fn=heed)
     try:
-        rows, deadline = tmp_path / "run" / "rounds.jsonl", time.monotonic() + 200
-        while not rows.exists():
-            assert driver.poll() is None, driver.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        started = mentioning(str(tmp_path))
-        assert len([line for line in started.values() if "flower-supernode" in line]) == 2
-        secrets = tmp_path / "run" / "flower" / "credentials"
-        assert len(list(secrets.glob("node-*"))) == 4
-        for path in [secrets.parent, secrets, *secrets.iterdir(), *secrets.parent.glob("node-?")]:
-            assert path.stat().st_mode & 0o077 == 0, path
-        driver.send_signal(number)
-        _, err = driver.communicate(timeout=60)
+        for number, driver in drivers.items():
+            ended(driver, number, tmp_path / number.name)
     finally:
-        driver.kill()
+        for driver in drivers.values():
+            driver.kill()
+
+
+def ended(driver: subprocess.Popen[str], number: signal.Signals, place: Path) -> None:
+    rows, deadline = place / "run" / "rounds.jsonl", time.monotonic() + 200
+    while not rows.exists():
+        assert driver.poll() is None, driver.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    started = mentioning(str(place))
+    assert len([line for line in started.values() if "flower-supernode" in line]) == 2
+    secrets = place / "run" / "flower" / "credentials"
+    assert len(list(secrets.glob("node-*"))) == 4
+    for path in [secrets.parent, secrets, *secrets.iterdir(), *secrets.parent.glob("node-?")]:
+        assert path.stat().st_mode & 0o077 == 0, path
+    driver.send_signal(number)
+    _, err = driver.communicate(timeout=60)
     assert driver.returncode == 130, err
     assert "interrupted" in err and "Traceback" not in err
-    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    info = json.loads((place / "run" / "run.json").read_text())
     assert info["status"] == "interrupted"
-    assert len(fs.load(tmp_path / "run").rounds) >= 1
+    assert len(fs.load(place / "run").rounds) >= 1
     deadline = time.monotonic() + 10
-    while (left := {pid for pid in started if pid in mentioning(str(tmp_path))}) and time.monotonic() < deadline:
+    while (left := {pid for pid in started if pid in mentioning(str(place))}) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left, [started[pid] for pid in left]
 

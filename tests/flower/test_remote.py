@@ -22,7 +22,7 @@ from fedsparse.flower import private
 from fedsparse.flower.client_app import app
 from fedsparse.flower.context import CALL, client_number, experiment_text, numbered, present
 from fedsparse.flower.grids import LocalGrid
-from fedsparse.flower.grpc import watch
+from fedsparse.flower.grpc import Remote, watch
 from fedsparse.flower.remote import RemoteGrid
 from fedsparse.flower.server_app import STORES, run_id, serve
 from fedsparse.ledger import rounds_so_far
@@ -411,3 +411,53 @@ def test_rounds_are_told_once_each_as_they_come_and_the_last_ones_too(tmp_path: 
     columns.read_jsonl(rows, "rounds").to_parquet(tmp_path / "rounds.parquet")
     rows.unlink()
     assert [row["round"] for row in rounds_so_far(tmp_path)] == [1, 2, 3]
+
+
+class Doomed:
+    """A deployment whose server dies in its run."""
+
+    made = 0
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.nodes = folder, {}
+        self.started = self.closed = False
+        Doomed.made += 1
+
+    def start(self) -> None:
+        assert not self.started
+        self.started = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def submit(self, name: str, config: dict[str, Any]) -> Any:
+        return lambda: False
+
+    def why(self, name: str) -> str:
+        return "the SuperLink was ended by signal 9"
+
+
+def test_a_run_that_lost_its_server_has_failed_and_the_next_one_gets_a_new_deployment(tmp_path: Path) -> None:
+    fed, served = federation(small().to_toml()), Remote(lambda: Doomed(tmp_path))  # type: ignore[arg-type, return-value]
+    before = Doomed.made
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(RunError, match="ended by signal 9 .the logs of all processes are in"):
+            served(fed, tmp_path / name, "test")
+        info = folder.read_json(tmp_path / name / "run.json")
+        assert info["status"] == "failed" and info["why"] == "the SuperLink was ended by signal 9"
+        assert (tmp_path / name / "rounds.parquet").exists()
+    assert Doomed.made == before + 1
+
+
+def test_ctrl_c_twice_is_still_interrupted(tmp_path: Path) -> None:
+    class Slow(Doomed):
+        def submit(self, name: str, config: dict[str, Any]) -> Any:
+            raise KeyboardInterrupt
+
+        def close(self) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Remote(lambda: Slow(tmp_path))(federation(small().to_toml()), tmp_path, "test")  # type: ignore[arg-type, return-value]
+    assert folder.read_json(tmp_path / "run.json")["status"] == "interrupted"
