@@ -18,21 +18,22 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from torch import library
 
 SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 OPERATORS = ("nms", "qnms")
 
-_declared: list[torch.library.Library] = []  # what a Library declares is gone with it
+_declared: list[library.Library] = []  # what a Library declares is gone with it
 
 
 def _load_operators() -> None:
     """Load torchvision's library as its own import is about to do (twice is once); harmless when it cannot be."""
     spec = find_spec("torchvision")  # looks, and runs nothing
     for folder in (spec.submodule_search_locations or ()) if spec else ():
-        for library in sorted(Path(folder).glob("_C*")):
-            if library.name.endswith(tuple(EXTENSION_SUFFIXES)):
+        for file in sorted(Path(folder).glob("_C*")):
+            if file.name.endswith(tuple(EXTENSION_SUFFIXES)):
                 try:
-                    torch.ops.load_library(library)
+                    torch.ops.load_library(file)
                 except (OSError, ImportError, RuntimeError):
                     continue  # for another build of PyTorch
 
@@ -40,10 +41,10 @@ def _load_operators() -> None:
 def _declare_missing() -> None:
     missing = [name for name in OPERATORS if not hasattr(torch.ops.torchvision, name)]
     if missing:
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        fragment = library.Library("torchvision", "FRAGMENT")
         for name in missing:
-            library.define(name + SCHEMA)
-        _declared.append(library)
+            fragment.define(name + SCHEMA)
+        _declared.append(fragment)
 
 
 if "torchvision" not in sys.modules:

@@ -29,8 +29,8 @@ def test_import(first):
 def test_what_torchvision_declares_itself_is_left_alone():
     # A stand-in for a torchvision that fits its PyTorch: its operators are there before ours are declared.
     script = f"""import sys; sys.path[:] = {sys.path!r}
-import torch
-theirs = torch.library.Library("torchvision", "DEF")
+from torch import library
+theirs = library.Library("torchvision", "DEF")
 for name in ("nms", "qnms"):
     theirs.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 import fedsparse.vision
