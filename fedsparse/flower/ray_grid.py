@@ -20,7 +20,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from flwr.app import Error, Message, Metadata, UserConfig
@@ -125,15 +124,13 @@ class Pool:
         try:
             ray.get([one.ready.remote() for one in self.actors], timeout=START_DEADLINE)
         except BaseException as error:
-            self.__exit__(None, None, None)
+            self.__exit__()
             if not isinstance(error, Exception):
                 raise
             raise RunError(f"the Ray workers did not start: {str(error).strip().splitlines()[-1]}") from error
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for actor in self.actors:
             self._ray.kill(actor)
         self.actors = []

@@ -69,8 +69,8 @@ class RemoteGrid(Grid):
         clients = {node: client for client, node in self.nodes.items()}
         self._asked = {}
         for message in messages:  # made when it is asked for: the first client begins while the last one is sent to
-            (number,) = self.grid.push_messages([message])
-            self._asked[number] = clients[message.metadata.dst_node_id]
+            if number := self._push(message):
+                self._asked[number] = clients[message.metadata.dst_node_id]
         waiting = set(self._asked)
         deadline = time.monotonic() + (self.reply if timeout is None else timeout)
         while waiting and time.monotonic() < deadline:
@@ -79,6 +79,10 @@ class RemoteGrid(Grid):
                 yield reply
             if waiting:
                 time.sleep(POLL)
+
+    def _push(self, message: Message) -> str:
+        """The message's id; empty when Flower does not take it (its node has gone, it is too large): no reply comes."""
+        return next(iter(self.grid.push_messages([message])), None) or ""
 
     # ---- the roll call ----
 
@@ -90,8 +94,8 @@ class RemoteGrid(Grid):
             there = set(self.grid.get_node_ids())
             wanted = there & set(self.known.values()) if self.known else there
             for node in sorted(wanted - set(calls.values()) - set(self.nodes.values()) - self._unfit):
-                (number,) = self.grid.push_messages([self._call(node)])
-                calls[number] = node
+                if number := self._push(self._call(node)):
+                    calls[number] = node
             for reply in self.grid.pull_messages(set(calls)) if calls else ():
                 self._enrol(calls.pop(reply.metadata.reply_to_message_id), reply)
             if time.monotonic() > deadline:

@@ -23,7 +23,7 @@ def test_a_partition(name):
     assert issubclass(kind, Partition) and kind.name == name and registry.summary("partitions", name)
     assert all(field.description for field in kind.model_fields.values())
     if kind.own:
-        pytest.skip(f"{name} is for real clients: tests/flower/test_remote.py tries it")
+        pytest.skip(f"{name} is for real clients: tests/flower/test_own_data.py tries it")
     if any(field.is_required() for field in kind.model_fields.values()):
         pytest.skip(f"{name} has options without a default: its own tests try it")
     split = kind().split(DATA, None if kind.natural else 6, seed=0)
