@@ -50,12 +50,12 @@ class Federation:
         dataset, wanted = experiment.dataset.build(), experiment.partition
         data = _data(dataset)
         asked = (wanted.build(), experiment.clients, wanted.validation, wanted.test, experiment.seed)
-        if wanted.build().own:
+        if asked[0].own:
             split = _own(experiment, data, me)
         elif splits is None:
             split = _parts(dataset, *asked)
         else:
-            split = kept(splits, signature(data, experiment.hash(), *asked), lambda: _parts(dataset, *asked))
+            split = kept(splits, signature(data, experiment.hash()), lambda: _parts(dataset, *asked))
         tiers = devices.assign(experiment.devices, len(split), experiment.seed)
         nodes = tuple(Node(i, len(p.train), tier) for i, (p, tier) in enumerate(zip(split, tiers, strict=True)))
         net = _net(experiment, data)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -61,10 +62,9 @@ def kept(file: Path, key: str, draw: Callable[[], list[Parts]]) -> list[Parts]:
             if str(held["key"]) == key:
                 columns = [np.split(held[use], np.cumsum(held[f"{use}_sizes"])[:-1]) for use in USES]
                 return [Parts(*rows) for rows in zip(*columns, strict=True)]
-    except (OSError, KeyError, ValueError):
-        pass  # none yet, or not whole
+    except (OSError, EOFError, KeyError, ValueError, RuntimeError, BadZipFile):
+        pass  # none yet, or not whole: it is only a copy of what is drawn again
     found = draw()
-    file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(f".{os.getpid()}.tmp")
     rows: dict[str, Any] = {use: np.concatenate([getattr(part, use) for part in found]) for use in USES}
     rows |= {f"{use}_sizes": np.array([len(getattr(part, use)) for part in found]) for use in USES}
@@ -74,9 +74,9 @@ def kept(file: Path, key: str, draw: Callable[[], list[Parts]]) -> list[Parts]:
     return found
 
 
-def signature(data: Data, *asked: object) -> str:
-    """A hash of all that a split depends on: what is asked for, and the rows without their inputs."""
-    digest = hashlib.sha256(repr((len(data.x), data.gap, *asked)).encode())
+def signature(data: Data, experiment: str) -> str:
+    """A hash of all that a split depends on: the experiment's hash, and the rows without their inputs."""
+    digest = hashlib.sha256(repr((experiment, len(data.x), data.gap)).encode())
     for column in (data.y.numpy(), data.clients, data.groups, data.times):
         digest.update(repr(None if column is None else (column.dtype, column.tolist())).encode())
     return digest.hexdigest()

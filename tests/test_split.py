@@ -1,15 +1,17 @@
-"""Parts of time series: a forecast in whole times, a gap where overlapping rows meet, errors in a unit."""
+"""Parts of time series: a forecast in whole times, a gap where overlapping rows meet, errors in a unit; kept splits."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsparse import train
 from fedsparse.data import Data
 from fedsparse.errors import InputError
-from fedsparse.split import Parts, parts
+from fedsparse.split import USES, Parts, kept, parts, signature
 
 
 def series(count: int, **known: object) -> Data:
@@ -131,6 +133,59 @@ def test_a_gap_that_leaves_nothing():
         one(data)
     with pytest.raises(InputError, match="gap = -1"):
         series(6, gap=-1)
+
+
+# ---- kept ----
+
+TWO = parts([np.arange(5), np.arange(5, 12)], series(12), 0.2, 0.2, seed=0)
+
+
+def rows_of(split: list[Parts]) -> list[list[int]]:
+    return [getattr(part, use).tolist() for part in split for use in USES]
+
+
+def never() -> list[Parts]:
+    raise AssertionError("it is drawn again")
+
+
+def test_what_is_kept_is_what_was_drawn(tmp_path):
+    file = tmp_path / "split.npz"
+    assert kept(file, "key", lambda: TWO) is TWO
+    assert rows_of(kept(file, "key", never)) == rows_of(TWO)
+    assert kept(file, "another key", lambda: TWO[:1]) == TWO[:1]
+    assert rows_of(kept(file, "another key", never)) == rows_of(TWO[:1])
+    assert [path.name for path in tmp_path.iterdir()] == ["split.npz"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("kept") / "split.npz"
+    kept(file, "key", lambda: TWO)
+    return file
+
+
+@settings(deadline=None)  # it writes files
+@given(st.data())
+def test_a_broken_file_is_drawn_again(whole, data):
+    written, broken = whole.read_bytes(), whole.with_name("broken.npz")
+    place = data.draw(st.integers(0, len(written) - 1), "place")
+    torn, damaged = written[:place], bytearray(written)
+    damaged[place] ^= data.draw(st.integers(1, 255), "bits")
+    for content in (torn, bytes(damaged)):
+        broken.write_bytes(content)
+        assert rows_of(kept(broken, "key", lambda: TWO)) == rows_of(TWO)
+        assert rows_of(kept(broken, "key", never)) == rows_of(TWO)
+
+
+def test_a_split_has_another_key_when_its_rows_or_its_experiment_change():
+    y = torch.zeros(6)
+    y[2] = 1
+    half = np.arange(6) // 3
+    known = [{}, {"gap": 1}, {"clients": half}, {"groups": half}, {"times": half}]
+    keys = [signature(series(6, **columns), "a") for columns in known]
+    keys += [signature(series(6), "b"), signature(series(7), "a"), signature(Data(x=torch.zeros(6, 1), y=y), "a")]
+    assert len(set(keys)) == len(keys)
+    assert signature(series(6), "a") == keys[0]
 
 
 # ---- unit ----

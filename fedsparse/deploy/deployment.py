@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 
 from fedsparse.deploy import bundle, credentials
 from fedsparse.deploy.processes import Processes
@@ -38,10 +37,9 @@ class Deployment:
 
     Making one raises InputError where something is missing or taken, and writes nothing. Everything lies in `folder`,
     which is new and readable by its owner alone: credentials, logs, Flower's own files, what each client keeps. `port`
-    is where clients connect (0: any free one), `data` the folder with data sets that each client reads,
-    or with a folder `client-N` for each. `tls = False`
-    leaves TLS and keys out, for tests that look at the bytes; `via` puts something between a client and the server: its
-    address by client.
+    is where clients connect (0: any free one), `data` the folder with data sets that each client reads, or with a
+    folder `client-N` for each. `tls = False` leaves TLS and keys out, for tests that look at the bytes; `via` puts
+    something between a client and the server: its address by client.
     """
 
     def __init__(
@@ -82,15 +80,6 @@ class Deployment:
             self.close()
             raise
 
-    def __enter__(self) -> Deployment:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """End every process."""
         self.closed = True
@@ -123,16 +112,15 @@ class Deployment:
 
     # ---- processes ----
 
-    def node(self, client: int, *, key: Path | None = None, ca: Path | None = None) -> list[str]:
-        """The command of a client's SuperNode, by default with its own key and the deployment's authority."""
-        told = {"partition-id": client, "num-partitions": self.clients, "state": str(self.folder / f"node-{client}")}
+    def node(self, client: int) -> list[str]:
+        """The command of a client's SuperNode."""
+        told = {"partition-id": client, "state": str(self.folder / f"node-{client}")}
         if self.data is not None:
             own = self.data.absolute() / f"client-{client}"
             told["data"] = str(own if own.is_dir() else own.parent)
         secure, made = ["--insecure"], self.credentials
         if made is not None:
-            secure = ["--root-certificates", str(ca or made.ca)]
-            secure += ["--auth-supernode-private-key", str(key or made.nodes[client])]
+            secure = ["--root-certificates", str(made.ca), "--auth-supernode-private-key", str(made.nodes[client])]
         return [
             program("flower-supernode"), *secure, "--superlink", self.via.get(client, f"{HOST}:{self.fleet}"),
             "--port", str(_port(0)), "--node-config", " ".join(f"{k}={json.dumps(v)}" for k, v in told.items()),

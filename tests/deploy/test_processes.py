@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,41 +54,32 @@ def pids(log: Path) -> list[int]:
     return [int(word) for word in log.read_text().split()] if log.exists() else []
 
 
-def test_what_a_process_prints_is_in_its_log_and_its_code_is_told(tmp_path: Path) -> None:
-    processes = Processes(tmp_path, {"WORD": "hello"})
-    processes.open()
-    try:
-        processes.start("one", [sys.executable, "-c", "import os; print(os.environ['WORD']); raise SystemExit(3)"])
-        wait_for(lambda: processes.ended("one"))
-        assert processes.codes == {"one": 3}
-        assert processes.log("one").read_text() == "hello\n"
-    finally:
-        processes.close()
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    opened = Processes(tmp_path, {"WORD": "hello"})
+    opened.open()
+    yield opened
+    opened.close()
 
 
-def test_a_command_that_is_not_there_has_ended(tmp_path: Path) -> None:
-    processes = Processes(tmp_path, {})
-    processes.open()
-    try:
-        processes.start("none", [str(tmp_path / "no-such-command")])
-        wait_for(lambda: processes.ended("none"))
-    finally:
-        processes.close()
+def test_what_a_process_prints_is_in_its_log_and_its_code_is_told(processes: Processes) -> None:
+    processes.start("one", [sys.executable, "-c", "import os; print(os.environ['WORD']); raise SystemExit(3)"])
+    wait_for(lambda: processes.ended("one"))
+    assert processes.codes == {"one": 3}
+    assert processes.log("one").read_text() == "hello\n"
 
 
-def test_a_process_that_ends_is_started_anew_where_that_is_asked_for(tmp_path: Path) -> None:
-    processes = Processes(tmp_path, {})
-    processes.open()
-    try:
-        processes.start("again", [sys.executable, "-c", "print('x')"], again=0.1)
-        wait_for(lambda: processes.log("again").exists() and processes.log("again").read_text().count("x") >= 3)
-    finally:
-        processes.close()
+def test_a_command_that_is_not_there_has_ended(processes: Processes, tmp_path: Path) -> None:
+    processes.start("none", [str(tmp_path / "no-such-command")])
+    wait_for(lambda: processes.ended("none"))
 
 
-def test_closing_ends_children_of_children_that_ignore_it(tmp_path: Path) -> None:
-    processes = Processes(tmp_path, {})
-    processes.open()
+def test_a_process_that_ends_is_started_anew_where_that_is_asked_for(processes: Processes) -> None:
+    processes.start("again", [sys.executable, "-c", "print('x')"], again=0.1)
+    wait_for(lambda: processes.log("again").exists() and processes.log("again").read_text().count("x") >= 3)
+
+
+def test_closing_ends_children_of_children_that_ignore_it(processes: Processes) -> None:
     processes.start("stubborn", [sys.executable, "-c", STUBBORN])
     started = wait_for(lambda: pids(processes.log("stubborn")))
     assert len(started) == 2 and all(alive(pid) for pid in started)
