@@ -10,6 +10,13 @@ flags = [] if sys.platform == "win32" else ["-O3", "-ffp-contract=off"]
 setup(
     ext_modules=[
         # Optional: without a compiler the package still installs, and says so when it is imported.
-        Extension("fedsparse.codec._kernels", ["fedsparse/codec/_kernels.pyx"], extra_compile_args=flags, optional=True)
+        Extension(
+            "fedsparse.codec._kernels",
+            ["fedsparse/codec/_kernels.pyx"],
+            depends=["fedsparse/codec/kernels.h"],
+            include_dirs=["fedsparse/codec"],
+            extra_compile_args=flags,
+            optional=True,
+        )
     ]
 )

@@ -53,6 +53,23 @@ class Bits:
         return self.bits
 
 
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """An unstructured mask as a bitmap: position i (row-major) is bit i % 8 of byte i // 8; padding bits are zero."""
+
+    bitmap: np.ndarray  # uint8, (number of positions + 7) // 8
+    shape: tuple[int, ...]
+    count: int
+
+    @cached_property
+    def bits(self) -> np.ndarray:
+        size = math.prod(self.shape)
+        return np.unpackbits(self.bitmap, count=size, bitorder="little").view(np.bool_).reshape(self.shape)
+
+    def dense(self) -> Array:
+        return self.bits
+
+
 @dataclass(frozen=True)
 class Payload:
     """One message's content.
@@ -74,9 +91,7 @@ class Payload:
 
     def __post_init__(self) -> None:
         # A bare boolean array is the commonest mask: let strategies write it as it is.
-        wrapped = {
-            n: m if hasattr(type(m), "dense") and hasattr(type(m), "count") else Bits(m) for n, m in self.masks.items()
-        }
+        wrapped = {n: m if hasattr(type(m), "dense") else Bits(m) for n, m in self.masks.items()}
         object.__setattr__(self, "masks", wrapped)
 
     def tensors(self) -> dict[str, Array]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from hypothesis import strategies as st
 
+from fedsparse.codec import Seeded
 from fedsparse.codec.container import DTYPES
-from fedsparse.payload import Bits, Ids, Payload, Schema, Spec
+from fedsparse.payload import Bits, Ids, Mask, Payload, Schema, Spec
 
 DTYPE_NAMES = st.sampled_from([*DTYPES, "float32", "float32", "float32"])
 NAMES = st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -36,6 +39,59 @@ def bits(rng: np.random.Generator, shape: tuple[int, ...], density: float) -> np
     return np.asarray(rng.random(shape) < density)
 
 
+def grid(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """A mask of rows, columns, ...: a subset of every axis, perhaps an empty one."""
+    mask = np.ones(shape, np.bool_)
+    for axis, length in enumerate(shape):
+        if rng.random() < 0.6:
+            mask &= (rng.random(length) < 0.6).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    return mask
+
+
+def n_of_m(rng: np.random.Generator, shape: tuple[int, ...], n: int, m: int) -> np.ndarray:
+    """A mask of n in every m positions; the last ones, if they are fewer than m, are dropped."""
+    size = int(np.prod(shape))
+    groups = rng.random((size // m, m)).argsort(1) < n
+    return np.concatenate([groups.reshape(-1), np.zeros(size % m, np.bool_)]).reshape(shape)
+
+
+def moved(rng: np.random.Generator, mask: np.ndarray, share: float) -> np.ndarray:
+    """The mask with about this share of its positions turned over."""
+    return mask ^ (rng.random(mask.shape) < share)
+
+
+def near(rng: np.random.Generator, values: np.ndarray, reach: int) -> np.ndarray:
+    """float32 values whose bits, as numbers, are up to `reach` away."""
+    return (values.view(np.uint32) + rng.integers(-reach, reach + 1, values.shape).astype(np.uint32)).view(np.float32)
+
+
+@st.composite
+def kept(draw: st.DrawFn, rng: np.random.Generator, shape: tuple[int, ...]) -> Mask:
+    """Any mask of this shape: at random, or by a rule."""
+    size = int(np.prod(shape))
+    kind = draw(st.sampled_from(["random", "random", "random", "grid", "n of m", "seed"]))
+    if kind == "grid":
+        return Bits(grid(rng, shape))
+    if kind == "n of m":
+        return Bits(n_of_m(rng, shape, *draw(st.sampled_from([(1, 2), (2, 4), (1, 4), (4, 8), (7, 8)]))))
+    if kind == "seed":
+        return Seeded(shape, int(rng.integers(size + 1)), (int(rng.integers(2**63)), int(rng.integers(2**63))))
+    density = draw(st.sampled_from([0, 1 / max(1, size), 0.003, 0.02, 0.1, 0.3, 0.5, 0.9, 1]))
+    return Bits(bits(rng, shape, density))
+
+
+@st.composite
+def arrays(draw: st.DrawFn, rng: np.random.Generator, spec: Spec) -> np.ndarray:
+    """Any bits, or float32 values as models have them: of few exponents, rounded, mostly zero."""
+    kind = draw(st.sampled_from(["noise", "weights", "rounded", "sparse"])) if spec.dtype == "float32" else "noise"
+    if kind == "noise":
+        return noise(rng, spec.dtype, spec.shape)
+    values = np.asarray(rng.standard_normal(spec.shape) * 10.0 ** rng.integers(-44, 30), np.float32)
+    if kind == "rounded":
+        values = (values.view(np.uint32) & np.uint32(0xFFFFFFFF << int(rng.integers(24)) & 0xFFFFFFFF)).view(np.float32)
+    return np.where(rng.random(spec.shape) < 0.1, values, np.float32(0)) if kind == "sparse" else values
+
+
 @st.composite
 def payloads(draw: st.DrawFn) -> tuple[Payload, Schema]:
     """A payload, and a schema that accepts it."""
@@ -48,14 +104,10 @@ def payloads(draw: st.DrawFn) -> tuple[Payload, Schema]:
         specs[flat] = Spec(draw(DTYPE_NAMES), draw(SHAPES))
         what = draw(st.sampled_from(["dense", "masked", "masked", "masked", *(["mask", "missing"] if partial else [])]))
         if what in ("masked", "mask"):
-            size = max(1, int(np.prod(specs[flat].shape)))
-            density = draw(st.sampled_from([0, 1 / size, 0.003, 0.02, 0.1, 0.3, 0.5, 0.9, 1]))
-            masks[flat] = Bits(bits(rng, specs[flat].shape, density))
+            masks[flat] = draw(kept(rng, specs[flat].shape))
         if what in ("dense", "masked"):
             group, _, short = flat.rpartition("/")
-            (extra.setdefault(group, {}) if group else weights)[short] = noise(
-                rng, specs[flat].dtype, specs[flat].shape
-            )
+            (extra.setdefault(group, {}) if group else weights)[short] = draw(arrays(rng, specs[flat]))
     payload = Payload(
         weights,
         masks,
@@ -65,6 +117,34 @@ def payloads(draw: st.DrawFn) -> tuple[Payload, Schema]:
         draw(st.sampled_from(["unheld", "zero"])),
     )
     return payload, Schema(specs, frozenset(masks), partial)
+
+
+@dataclass
+class Held:
+    """What both sides hold beforehand."""
+
+    known: dict[str, Mask]
+    reference: dict[str, np.ndarray]
+
+
+@st.composite
+def exchanges(draw: st.DrawFn) -> tuple[Payload, Schema, Held]:
+    """A payload, a schema that accepts it (sometimes with agreed masks), and masks and values that it may rely on."""
+    payload, schema = draw(payloads())
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    held = Held({}, {})
+    for name, mask in payload.masks.items():
+        share = draw(st.sampled_from([None, 0, 0.01, 0.01, 0.5]))
+        if share is not None:
+            held.known[name] = Bits(moved(rng, np.asarray(mask.dense()), share))
+    for name, tensor in payload.tensors().items():
+        reach = draw(st.sampled_from([None, 0, 3, 300, 10**5, 2**31 - 1]))
+        if reach is not None:
+            held.reference[name] = near(rng, tensor, reach) if tensor.dtype == np.float32 else tensor
+    if draw(st.booleans()):
+        agreed = {name: mask for name, mask in payload.masks.items() if rng.random() < 0.5}
+        schema = Schema(schema.tensors, schema.maskable, schema.partial, agreed)
+    return payload, schema, held
 
 
 def assert_same(sent: Payload, got: Payload) -> None:

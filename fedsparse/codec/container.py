@@ -12,7 +12,8 @@ import xxhash
 from fedsparse.codec.wire import Buffer, DecodeError, Reader, put_text, put_varint
 from fedsparse.payload import Absent, Ids, Kind, Schema
 
-MAGIC, MAJOR, MINOR = b"FSPC", 0, 1
+MAGIC, MAJOR, MINOR = b"FSPC", 1, 0
+READABLE = (0, 1)  # 0.1 is 1.0 with fewer modes
 FORMAT = f"{MAJOR}.{MINOR}"  # the version that is written
 HEAD = struct.Struct("<4sBBHQQQQII")  # magic, major, minor, flags, schema, reference, run, client, round, generation
 IDS = struct.Struct("<QQII")
@@ -21,7 +22,7 @@ TRAILER = 8
 BY_SCHEMA, UPDATE, ZERO = 1, 2, 4  # flags
 NAME_CAP, AXES_CAP = 1024, 32
 DENSE, MISSING = 0, 255  # the mask modes that the table itself must know
-NO_VALUES = 0  # the value mode that it must know
+NO_VALUES, RAW = 0, 1  # the value modes that it must know: they have no stream
 
 DTYPES = (
     "bool",
@@ -65,9 +66,12 @@ class Entry:
     mask_len: int = 0
     value: int = NO_VALUES
     value_len: int = 0
+    coded: int = 0  # bytes of the value mode's stream
     name: str | None = None
     dtype: int | None = None
     shape: tuple[int, ...] | None = None
+    mask_at: int = 0  # where its plain bytes are; -1: the mask is in a stream
+    value_at: int = 0
 
 
 @dataclass(slots=True)
@@ -114,12 +118,24 @@ def schema_hash(schema: Schema) -> int:
     return schema.derived.setdefault("hash", xxhash.xxh3_64_intdigest(out))
 
 
+def reference_hash(relied: Iterable[tuple[str, np.ndarray]]) -> int:
+    """What a payload cites as the reference that it relies on: 64 bits over the names and all values; 0 for none."""
+    digest, none = xxhash.xxh3_64(), True
+    for name, values in relied:
+        label = bytearray()
+        put_text(label, name, NAME_CAP)
+        digest.update(bytes(label))
+        digest.update(values.view(np.uint8).data)
+        none = False
+    return 0 if none else digest.intdigest() or 1
+
+
 # header and trailer
 
 
-def pack_header(ids: Ids, kind: str, absent: str, schema: int | None) -> bytes:
+def pack_header(ids: Ids, kind: str, absent: str, schema: int | None, reference: int = 0) -> bytes:
     flags = (schema is not None) * BY_SCHEMA | (kind == "update") * UPDATE | (absent == "zero") * ZERO
-    return HEAD.pack(MAGIC, MAJOR, MINOR, flags, schema or 0, 0, *_ids(ids))
+    return HEAD.pack(MAGIC, MAJOR, MINOR, flags, schema or 0, reference, *_ids(ids))
 
 
 def _ids(ids: Ids) -> tuple[int, int, int, int]:
@@ -157,7 +173,7 @@ def header(data: Buffer) -> Header:
     if len(view) < HEAD.size + TRAILER:
         raise DecodeError(f"{len(view)} bytes are too few for a payload")
     _, major, minor, flags, schema, reference, run, client, round_, generation = HEAD.unpack_from(view)
-    if major != MAJOR:
+    if major not in READABLE:
         raise DecodeError(f"version {major}.{minor} of the format, this reader knows {MAJOR}.x")
     if xxhash.xxh3_64_intdigest(view[:-TRAILER]) != int.from_bytes(view[-TRAILER:], "little"):
         raise DecodeError("the checksum does not fit: the payload was damaged on its way")
@@ -193,11 +209,13 @@ def put_table(out: bytearray, entries: list[Entry]) -> None:
         out.append(entry.value)
         if entry.value != NO_VALUES:
             put_varint(out, entry.value_len)
+        if entry.value not in (NO_VALUES, RAW):
+            put_varint(out, entry.coded)
 
 
-def read_table(reader: Reader, by_schema: bool) -> list[Entry]:
-    """Every entry takes a byte at least, so the bytes at hand bound the list."""
-    return [_read_entry(reader, by_schema) for _ in range(count(reader, "tensors", reader.end))]
+def read_table(reader: Reader, by_schema: bool, cap: int) -> list[Entry]:
+    """At most `cap` entries; each takes a byte at least."""
+    return [_read_entry(reader, by_schema) for _ in range(count(reader, "tensors", cap))]
 
 
 def count(reader: Reader, what: str, cap: int) -> int:
@@ -223,6 +241,8 @@ def _read_entry(reader: Reader, by_schema: bool) -> Entry:
     entry.value = reader.byte()
     if entry.value != NO_VALUES:
         entry.value_len = reader.varint()
+    if entry.value not in (NO_VALUES, RAW):
+        entry.coded = reader.varint()
     return entry
 
 
@@ -237,10 +257,10 @@ def put_blocks(out: bytearray, blocks: list[Block]) -> None:
         put_varint(out, block.coded)
 
 
-def read_blocks(reader: Reader) -> list[Block]:
+def read_blocks(reader: Reader, cap: int) -> list[Block]:
     blocks = [
         Block(reader.byte(), reader.byte(), reader.varint(), reader.varint())
-        for _ in range(count(reader, "blocks", reader.end))
+        for _ in range(count(reader, "blocks", cap))
     ]
     if any(a.stream > b.stream for a, b in zip(blocks, blocks[1:], strict=False)):
         raise DecodeError("the blocks are not in the order of their streams")

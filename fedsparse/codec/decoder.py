@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fedsparse.codec import container, info, masks, streams, values
-from fedsparse.codec.container import DENSE, MISSING, NO_VALUES, Block, Entry, Header
-from fedsparse.codec.wire import Buffer, DecodeError, Reader
-from fedsparse.payload import Bits, Mask, Payload, Scalar, Schema, Spec, Tensors
+from fedsparse.codec import container, kernels, masks, streams, values
+from fedsparse.codec.container import DENSE, NO_VALUES, Entry
+from fedsparse.codec.layout import Layout, check, layout
+from fedsparse.codec.wire import Buffer, DecodeError, UnknownReference
+from fedsparse.payload import Mask, Packed, Payload, Schema, Tensors
+
+PLAIN = "float32"  # the dtype whose values are coded
 
 
 @dataclass(slots=True)
-class Layout:
-    """A payload's bytes, divided."""
+class Piece:
+    """One tensor of a payload, as the kernels take it."""
 
-    header: Header
-    entries: list[Entry]  # each with a name: the tensor's, or "#3" where only a schema could tell
-    info: dict[str, Scalar]
-    blocks: list[Block]
-    reader: Reader  # stands at the first byte of the data
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bitmap: np.ndarray | None  # None: all positions are kept
+    kept: int
+    masked: bool  # whether the bitmap is a mask of the receiver's
+    source: Any  # float32: kernels.Source; other dtypes: the kept values; None: a mask alone
+
+    @property
+    def n(self) -> int:
+        return masks.size(self.shape)
+
+    def into(self, out: np.ndarray) -> None:
+        """Write all values of the tensor; `out` is flat, contiguous and of its dtype."""
+        if self.dtype == PLAIN:
+            if not kernels.decode32(self.bitmap, self.n, self.source, out.view(np.uint32)):
+                raise DecodeError("its values are not as many as its mask keeps, or no values at all", self.name)
+        elif self.bitmap is None or self.kept == self.n:
+            out[:] = self.source
+        else:
+            kernels.expand(self.bitmap, self.source, out)
+
+    @property
+    def mask(self) -> Packed:
+        bitmap = masks.full(self.n) if self.bitmap is None else self.bitmap
+        return Packed(bitmap, self.shape, self.kept)
 
 
 def decode(
@@ -33,173 +57,156 @@ def decode(
     known: Mapping[str, Mask] | None = None,
     reference: Tensors | None = None,
 ) -> Payload:
-    """The payload that these bytes hold: fresh NumPy arrays, masks as `Bits`.
+    """The payload that these bytes hold: fresh NumPy arrays, masks as `Packed`.
 
     schema:    what this receiver accepts; its shapes bound all memory.
     max_bytes: longer data is refused unread.
     known:     the masks that this receiver holds, by the tensor's flat name.
-    reference: for value modes to come.
+    reference: the arrays that this receiver holds, by flat name.
 
     DecodeError (naming the tensor where it is one's fault) for anything but an acceptable payload; its subclass
-    UnknownMask where the payload relies on a mask that is not in `known`.
+    NotHeld where the payload relies on a mask or on values that this receiver does not hold.
     """
-    if len(data) > max_bytes:
-        raise DecodeError(f"{len(data)} bytes, at most {max_bytes} are allowed")
-    found = layout(data, schema)
-    if found.header.reference:
-        raise DecodeError("the payload relies on a reference, which no mode of this version does")
-    present = [entry for entry in found.entries if entry.mask != MISSING]
-    for entry in present:
-        _check(entry, schema)
-    _check_complete(present, schema)
-    return _assemble(found, present, schema, known or {})
+    return decode_into(data, schema, max_bytes, {}, known=known, reference=reference)
 
 
-def layout(data: Buffer, schema: Schema | None = None) -> Layout:
-    """Divide a payload's bytes. Then all modes are known, all lengths add up, and only the table has taken memory."""
-    header = container.header(data)
-    view = memoryview(data)
-    reader = Reader(view, container.HEAD.size, len(view) - container.TRAILER)
-    entries = container.read_table(reader, header.by_schema)
-    _name(entries, header, schema)
-    found = Layout(header, entries, info.read(reader), container.read_blocks(reader), reader)
-    lengths: dict[int, int] = {}
-    promised = sum(block.coded for block in found.blocks)
-    for entry in entries:
-        stream = _stream(entry)
-        promised += entry.value_len + (entry.mask_len if stream is None else 0)
-        if stream is not None:
-            lengths[stream] = lengths.get(stream, 0) + entry.mask_len
-    if promised != reader.end - reader.pos:
-        raise DecodeError(f"the table promises {promised} bytes of data, {reader.end - reader.pos} are there")
-    streams.check(found.blocks, lengths)
-    return found
+def decode_into(
+    data: Buffer,
+    schema: Schema,
+    max_bytes: int,
+    out: Mapping[str, np.ndarray],
+    *,
+    known: Mapping[str, Mask] | None = None,
+    reference: Tensors | None = None,
+) -> Payload:
+    """As `decode`, into arrays of the caller's where `out` has one by the tensor's flat name: memory in use is fast.
 
-
-def _name(entries: list[Entry], header: Header, schema: Schema | None) -> None:
-    """Give every entry its name, and refuse duplicates."""
-    if not header.by_schema:
-        seen: set[str | None] = set()
-        for entry in entries:
-            if entry.name in seen:
-                raise DecodeError("is there twice", entry.name)
-            if entry.mask == MISSING:
-                raise DecodeError("is listed and missing", entry.name)
-            if entry.mask == masks.AGREED:
-                raise DecodeError("has an agreed mask without a schema that both sides cite", entry.name)
-            seen.add(entry.name)
-        return
-    names = [f"#{i}" for i in range(len(entries))]
-    if schema is not None:
-        if header.schema != container.schema_hash(schema) or len(entries) != len(schema.tensors):
-            raise DecodeError("the payload was made for another schema than this receiver's")
-        names = list(schema.tensors)
-    for entry, name in zip(entries, names, strict=True):
-        entry.name = name
-
-
-def _stream(entry: Entry) -> int | None:
-    """The stream that holds this entry's mask; refuses modes that this version does not know."""
-    if entry.mask == MISSING:
-        return None
-    if entry.value not in values.NAMES:
-        raise DecodeError(f"unknown value mode {entry.value}", entry.name)
-    if entry.mask == DENSE:
-        if entry.value == NO_VALUES:
-            raise DecodeError("has neither a mask nor values", entry.name)
-        return None
-    if entry.mask not in masks.MODES:
-        raise DecodeError(f"unknown mask mode {entry.mask}", entry.name)
-    return masks.MODES[entry.mask].stream
-
-
-def _check(entry: Entry, schema: Schema) -> None:
-    """The entry is a tensor that this receiver accepts, with lengths that can be right."""
-    name = entry.name
-    spec = schema.tensors.get(name or "")
-    if spec is None:
-        raise DecodeError("this receiver does not expect it", name)
-    if entry.shape is not None and entry.shape != tuple(spec.shape):
-        raise DecodeError(f"has shape {entry.shape}, expected is {tuple(spec.shape)}", name)
-    code = container.dtype_code(name or "", spec.dtype)
-    if entry.dtype is not None and entry.dtype != (0 if entry.value == NO_VALUES else code):
-        raise DecodeError(f"has the dtype of code {entry.dtype}, expected is {spec.dtype}", name)
-    n = masks.size(spec.shape)
-    if entry.mask != DENSE:
-        mode = masks.MODES[entry.mask]
-        if name not in schema.maskable:
-            raise DecodeError("has a mask, which this receiver does not expect", name)
-        if entry.kept > n or not mode.fits(n, entry.kept, entry.mask_len):
-            raise DecodeError(
-                f"{entry.mask_len} bytes ({mode.name}) cannot say which {entry.kept} of {n} are kept", name
-            )
-    kept = n if entry.mask == DENSE else entry.kept
-    if entry.value != NO_VALUES and entry.value_len != kept * np.dtype(spec.dtype).itemsize:
-        raise DecodeError(f"{entry.value_len} bytes are not {kept} values of {spec.dtype}", name)
-
-
-def _check_complete(present: list[Entry], schema: Schema) -> None:
-    if schema.partial:
-        return
-    there = {entry.name for entry in present if entry.value != NO_VALUES}
-    for name in schema.tensors:
-        if name not in there:
-            raise DecodeError("is missing", name)
-
-
-class _Symbols:
-    """Hands out the data in its order: the coded streams, decoded; and what lies plainly behind them."""
-
-    def __init__(self, found: Layout):
-        decoded: dict[int, list[Buffer]] = {}
-        for block in found.blocks:
-            decoded.setdefault(block.stream, []).append(streams.read(block, found.reader.take(block.coded)))
-        self._streams = {stream: memoryview(b"".join(parts)) for stream, parts in decoded.items()}
-        self._at = dict.fromkeys(self._streams, 0)
-        self.plain = found.reader.take
-
-    def take(self, stream: int | None, length: int) -> Buffer:
-        if stream is None:
-            return self.plain(length)
-        if not length:
-            return b""
-        at = self._at[stream]
-        self._at[stream] = at + length
-        return self._streams[stream][at : at + length]
-
-
-def _assemble(found: Layout, present: list[Entry], schema: Schema, known: Mapping[str, Mask]) -> Payload:
-    """The payload of entries that have passed all checks of lengths."""
-    symbols = _Symbols(found)
+    They must be contiguous, writable and of the schema's dtype and shape (ValueError). After a DecodeError they may
+    hold anything.
+    """
+    for name, array in out.items():
+        _check_out(name, array, schema)
+    found = opened(data, schema, max_bytes)
     weights: dict[str, Any] = {}
     extra: dict[str, dict[str, Any]] = {}
     kept: dict[str, Mask] = {}
-    for entry in present:
-        name = entry.name or ""
-        held = schema.agreed if entry.mask == masks.AGREED else known
-        array, bits = _tensor(entry, schema.tensors[name], symbols, held.get(name))
-        if bits is not None:
-            kept[name] = Bits(bits)
-            vars(kept[name])["count"] = entry.kept  # it was counted: spare the property the work
-        if array is not None:
-            group, slash, short = name.partition("/")
-            (extra.setdefault(group, {}) if slash else weights)[short if slash else name] = array
+    for piece in pieces(found, schema, known or {}, reference or {}):
+        if piece.masked:
+            kept[piece.name] = piece.mask
+        if piece.source is not None:
+            array = out[piece.name] if piece.name in out else np.empty(piece.shape, piece.dtype)
+            piece.into(array.reshape(-1))
+            group, slash, short = piece.name.partition("/")
+            (extra.setdefault(group, {}) if slash else weights)[short if slash else piece.name] = array
     return Payload(weights, kept, extra, found.info, found.header.kind, found.header.absent)
 
 
-def _tensor(
-    entry: Entry, spec: Spec, symbols: _Symbols, known: Mask | None
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The dense array and the mask of one tensor; None for what it does not have."""
+def _check_out(name: str, array: np.ndarray, schema: Schema) -> None:
+    spec = schema.tensors.get(name)
+    if spec is None:
+        raise ValueError(f"tensor {name!r}: the schema does not have it")
+    good = array.flags.c_contiguous and array.flags.writeable and array.dtype == spec.dtype
+    if not good or array.shape != tuple(spec.shape):
+        raise ValueError(f"tensor {name!r}: needed is a contiguous, writable array of {spec.dtype} {tuple(spec.shape)}")
+
+
+def opened(data: Buffer, schema: Schema, max_bytes: int) -> Layout:
+    """The divided payload, all of whose lengths are right for this schema."""
+    if len(data) > max_bytes:
+        raise DecodeError(f"{len(data)} bytes, at most {max_bytes} are allowed")
+    found = layout(data, schema)
+    check(found, schema)
+    return found
+
+
+class _Symbols:
+    """Hands out each stream in its order, and decodes a block when it is asked for."""
+
+    def __init__(self, found: Layout):
+        self.data = found.data
+        self._blocks: dict[int, list[tuple[Any, memoryview]]] = {}
+        at = found.blocks_at
+        for block in found.blocks:
+            self._blocks.setdefault(block.stream, []).append((block, found.data[at : at + block.coded]))
+            at += block.coded
+        self._rest: dict[int, memoryview] = {}
+
+    def take(self, stream: int, length: int) -> Buffer:
+        if not length:
+            return b""
+        rest = self._rest.get(stream, memoryview(b""))
+        if not rest:
+            rest = self._next(stream)
+        if len(rest) >= length:
+            self._rest[stream] = rest[length:]
+            return rest[:length]
+        parts, missing = [rest], length - len(rest)
+        while missing > 0:
+            rest = self._next(stream)
+            parts.append(rest[:missing])
+            self._rest[stream] = rest[missing:]
+            missing -= len(parts[-1])
+        return b"".join(parts)
+
+    def _next(self, stream: int) -> memoryview:
+        return memoryview(streams.read(*self._blocks[stream].pop(0)))
+
+
+def pieces(found: Layout, schema: Schema, known: Mapping[str, Mask], reference: Tensors) -> Iterator[Piece]:
+    """The tensors one after the other; each is decoded when it is asked for. The layout has passed all checks."""
+    whole = _references(found, schema, reference)
+    symbols = _Symbols(found)
+    for entry in found.present:
+        try:
+            yield _piece(entry, schema, symbols, known, whole)
+        except DecodeError as error:
+            raise type(error)(str(error), entry.name) if error.tensor is None else error from None
+
+
+def _references(found: Layout, schema: Schema, reference: Tensors) -> dict[str, np.ndarray]:
+    """The receiver's own values that the payload relies on, if they are the ones that it cites."""
+    whole: dict[str, np.ndarray] = {}
+    for entry in found.present:
+        if entry.value in values.NEAR:
+            name = entry.name or ""
+            tensor = reference.get(name)
+            array = None if tensor is None else values.as_array(name, tensor)
+            if array is None or array.dtype != np.float32 or array.shape != tuple(schema.tensors[name].shape):
+                raise UnknownReference("the payload relies on values that this receiver does not hold", name)
+            whole[name] = values.flat(array)
+    if container.reference_hash(whole.items()) != found.header.reference:
+        raise UnknownReference("the payload relies on other values than those that this receiver holds")
+    return whole
+
+
+def _piece(
+    entry: Entry, schema: Schema, symbols: _Symbols, known: Mapping[str, Mask], whole: Mapping[str, np.ndarray]
+) -> Piece:
+    name = entry.name or ""
+    spec = schema.tensors[name]
     shape = tuple(spec.shape)
-    try:
-        bits = None
-        if entry.mask != DENSE:
-            coded = symbols.take(masks.MODES[entry.mask].stream, entry.mask_len)
-            bits = masks.read(entry.mask, coded, shape, entry.kept, known)
-        array = None
-        if entry.value != NO_VALUES:
-            array = values.read(symbols.plain(entry.value_len), spec.dtype, shape, bits, entry.kept)
-    except DecodeError as error:
-        raise type(error)(str(error), entry.name) from None
-    return array, None if bits is None else bits.reshape(shape)
+    kept, bitmap = masks.size(shape), None
+    mode = entry.mask & ~masks.SUPPORT
+    if entry.mask != DENSE:
+        kept = entry.kept
+        stream = masks.MODES[mode].stream
+        plain = symbols.data[entry.mask_at : entry.mask_at + entry.mask_len]
+        coded = plain if stream is None else symbols.take(stream, entry.mask_len)
+        held = schema.agreed if mode == masks.AGREED else known
+        bitmap = None if mode == masks.FULL else masks.read(mode, coded, shape, kept, held.get(name))
+    masked = entry.mask != DENSE and not entry.mask & masks.SUPPORT
+    source = None
+    if entry.value != NO_VALUES:
+        source = _source(entry, spec.dtype, symbols, bitmap, kept, whole.get(name))
+    return Piece(name, shape, spec.dtype, bitmap, kept, masked, source)
+
+
+def _source(
+    entry: Entry, dtype: str, symbols: _Symbols, bitmap: np.ndarray | None, kept: int, whole: np.ndarray | None
+) -> Any:
+    plain = symbols.data[entry.value_at : entry.value_at + entry.value_len]
+    if dtype != PLAIN:
+        return values.exact(plain, dtype)
+    coded = symbols.take(values.STREAMS[entry.value], entry.coded) if entry.coded else b""
+    near = None if whole is None else values.kept_values(whole, bitmap, kept)
+    return values.source(entry.value, plain, coded, kept, near)

@@ -10,10 +10,13 @@ import numpy as np
 from fedsparse.codec import container, info, kernels, masks, streams
 from fedsparse.codec import values as values_
 from fedsparse.codec.container import DENSE, MISSING, Entry
+from fedsparse.codec.values import Written
 from fedsparse.codec.wire import Buffer
-from fedsparse.payload import Ids, Mask, Payload, Schema, Spec, Tensors
+from fedsparse.payload import Ids, Mask, Packed, Payload, Schema, Spec, Tensors
 
 NOBODY = Ids()
+SPARSE = 64  # a smaller tensor is not looked at for zeros
+LOOK = 4096  # values that are looked at before all are
 
 
 @dataclass(slots=True)
@@ -29,10 +32,20 @@ class _Item:
 
 @dataclass(slots=True)
 class _Body:
-    """What gathers behind the table."""
+    """What gathers behind the table, and what the sender may rely on."""
 
+    how: str
+    seed: int | None
+    known: Mapping[str, Mask]
+    agreed: Mapping[str, Mask]
+    reference: Tensors
     streams: dict[int, list[Buffer]] = field(default_factory=dict)
     plain: list[Buffer] = field(default_factory=list)
+    relied: list[tuple[str, np.ndarray]] = field(default_factory=list)  # on which references
+
+    def put(self, stream: int | None, part: Buffer) -> None:
+        if len(part):
+            (self.plain if stream is None else self.streams.setdefault(stream, [])).append(part)
 
 
 def encode(
@@ -45,30 +58,37 @@ def encode(
     schema: Schema | None = None,
     ids: Ids = NOBODY,
 ) -> bytes:
-    """The bytes of a payload: `decode` gives back the same values and masks, bit for bit.
+    """The bytes of a payload: `decode` gives back the same values and masks, with "fp32" bit for bit.
 
-    values:    how values are sent; "fp32" (as they are) for now.
-    known:     masks that the receiver surely holds, by the tensor's flat name: a mask equal to one costs a hash only.
+    values:    how float32 tensors of two axes or more are sent: "fp32" without loss; "bf16", "fp16" to the nearest;
+               "int8", "int4" in blocks of 128 with a scale, rounded at random without bias. All else is exact.
+    known:     masks that the receiver surely holds, by the tensor's flat name: a mask equal to one costs a hash, one
+               that is like it the difference.
+    reference: arrays that the receiver surely holds, by flat name, float32 and of the tensor's shape: where that is
+               shorter, the values are sent as their exact difference.
+    seed:      of the rounding at random (any integer); "int8" and "int4" need one.
     schema:    what both sides agreed on: where the payload fits it, names, dtypes, shapes and agreed masks cost
                nothing, and tensors arrive in the schema's order.
     ids:       who the message belongs to.
-    reference, seed: for value modes to come (differences, stochastic rounding); no present one needs them.
 
     ValueError where the payload contradicts itself, or holds something that the format has no place for.
     """
     if values not in values_.ALLOWED:
         raise ValueError(f"values is {values!r}, allowed are: {', '.join(values_.ALLOWED)}")
+    if values in ("int8", "int4") and seed is None:
+        raise ValueError(f"values is {values!r}, which rounds at random: a seed is needed")
     items = _items(payload)
     ordered = _by_schema(items, schema) if schema is not None else None
     agreed = schema.agreed if schema is not None and ordered is not None else {}
-    body = _Body()
+    body = _Body(values, seed, known or {}, agreed, reference or {})
     entries = [
-        _entry(item, body, known or {}, agreed, ordered is None) if item is not None else Entry(MISSING)
+        _entry(item, body, ordered is None) if item is not None else Entry(MISSING)
         for item in (items.values() if ordered is None else ordered)
     ]
     blocks, coded = streams.write(body.streams)
     cited = container.schema_hash(schema) if schema is not None and ordered is not None else None
-    head = bytearray(container.pack_header(ids, payload.kind, payload.absent, cited))
+    relied = container.reference_hash(body.relied)
+    head = bytearray(container.pack_header(ids, payload.kind, payload.absent, cited, relied))
     container.put_table(head, entries)
     info.put(head, payload.info)
     container.put_blocks(head, blocks)
@@ -109,22 +129,74 @@ def _fits(item: _Item, spec: Spec | None) -> bool:
     return item.dtype in (None, spec.dtype)
 
 
-def _entry(item: _Item, body: _Body, known: Mapping[str, Mask], agreed: Mapping[str, Mask], inline: bool) -> Entry:
+def _entry(item: _Item, body: _Body, inline: bool) -> Entry:
     """The table's row of one tensor; its bytes go into the body."""
     entry = Entry(DENSE)
-    bits = None
+    bitmap, mask_bytes = None, b""
     if item.mask is not None:
-        bits = masks.flat_bits(item.mask)
-        entry.kept = kernels.count(bits)
-        entry.mask, symbols = masks.write(item.mask, bits, entry.kept, known.get(item.name), agreed.get(item.name))
-        entry.mask_len = len(symbols)
-        stream = masks.MODES[entry.mask].stream
-        (body.plain if stream is None else body.streams.setdefault(stream, [])).append(symbols)
+        bitmap = masks.pack(item.mask)
+        entry.kept = kernels.count(bitmap)
+        name = item.name
+        entry.mask, mask_bytes = masks.write(item.mask, bitmap, entry.kept, body.known.get(name), body.agreed.get(name))
+    elif item.dtype == "float32" and (bitmap := _support(item.array)) is not None:
+        entry.kept = kernels.count(bitmap)
+        entry.mask, mask_bytes = masks.write(Packed(bitmap, item.shape, entry.kept), bitmap, entry.kept)
+        entry.mask |= masks.SUPPORT
+    if entry.mask != DENSE:
+        entry.mask_len = len(mask_bytes)
+        body.put(masks.MODES[entry.mask & ~masks.SUPPORT].stream, mask_bytes)
     if item.array is not None:
-        raw = values_.write(item.array, bits, entry.kept)
-        entry.value, entry.value_len = values_.RAW, len(raw)
-        body.plain.append(raw)
+        written = _values(item, bitmap, entry.kept, body)
+        entry.value, entry.value_len = written.mode, written.plain_len
+        for part in written.plain:
+            body.put(None, part)
+        for part in written.symbols:
+            entry.coded += len(part)
+            body.put(values_.STREAMS[written.mode], part)
     if inline:
         entry.name, entry.shape = item.name, item.shape
         entry.dtype = container.dtype_code(item.name, item.dtype) if item.dtype is not None else 0
     return entry
+
+
+def _support(array: np.ndarray | None) -> np.ndarray | None:
+    """Where a tensor without a mask is not +0.0, if that is worth telling."""
+    if array is None or array.size < SPARSE:
+        return None
+    words = values_.flat(array).view(np.uint32)
+    some = words[:: max(1, words.size // LOOK)]
+    if 8 * np.count_nonzero(some) > 7 * some.size:
+        return None
+    bits = words != 0
+    return kernels.pack(bits) if 8 * np.count_nonzero(bits) < 7 * bits.size else None
+
+
+def _values(item: _Item, bitmap: np.ndarray | None, kept: int, body: _Body) -> Written:
+    """The shortest form of a tensor's kept values."""
+    assert item.array is not None
+    values = values_.kept_values(values_.flat(item.array), bitmap, kept)
+    if item.dtype != "float32":
+        return values_.raw(values)
+    if body.how != "fp32" and len(item.shape) >= values_.LOSSY_AXES and values.size:
+        if body.how in ("bf16", "fp16"):
+            values = values_.rounded(values, body.how)
+        else:
+            assert body.seed is not None
+            written = values_.integers(values, 8 if body.how == "int8" else 4, body.seed, item.name)
+            if written is not None:
+                return written
+    whole = _reference(item, body.reference)
+    near = None if whole is None else values_.kept_values(whole, bitmap, kept)
+    written = values_.coded(values, near)
+    if written.mode in values_.NEAR and whole is not None:
+        body.relied.append((item.name, whole))
+    return written
+
+
+def _reference(item: _Item, reference: Tensors) -> np.ndarray | None:
+    """The receiver's values of the whole tensor, flat; None where it has none of this dtype and shape."""
+    tensor = reference.get(item.name)
+    if tensor is None or tuple(tensor.shape) != item.shape:
+        return None
+    array = values_.as_array(item.name, tensor)
+    return values_.flat(array) if array.dtype == np.float32 else None

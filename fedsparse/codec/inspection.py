@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from fedsparse.codec import masks, values
-from fedsparse.codec.container import DENSE, MISSING, Entry
-from fedsparse.codec.decoder import Layout, layout
-from fedsparse.codec.wire import Buffer
-from fedsparse.payload import Schema
+from fedsparse.codec.container import DENSE, DTYPES, Entry
+from fedsparse.codec.layout import Layout, layout, mask_stream
+from fedsparse.codec.wire import Buffer, DecodeError
+from fedsparse.payload import Schema, Spec
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Inspection:
 def inspect(data: Buffer, schema: Schema | None = None) -> Inspection:
     """Where a payload's bytes went; DecodeError where they are none. `schema` gives the rows names in place of "#3"."""
     found = layout(data, schema)
-    pairs = zip(found.entries, _shares(found), strict=True)
-    rows = [_row(entry, share) for entry, share in pairs if entry.mask != MISSING]
+    shares = _Shares(found)
+    rows = [_row(entry, shares) for entry in found.present]
     mask = sum(row.mask_bytes for row in rows)
     dense = sum(row.value_bytes for row in rows if row.kept is None)
     masked = sum(row.value_bytes for row in rows if row.kept is not None)
@@ -50,25 +52,57 @@ def inspect(data: Buffer, schema: Schema | None = None) -> Inspection:
     return Inspection(total, masked, mask, dense, total - mask - dense - masked, rows)
 
 
-def _row(entry: Entry, share: int) -> Row:
-    kept = None if entry.mask == DENSE else entry.kept
-    return Row(entry.name or "", masks.name(entry.mask), values.NAMES[entry.value], kept, share, entry.value_len)
+def _row(entry: Entry, shares: _Shares) -> Row:
+    kept = None if entry.mask == DENSE or entry.mask & masks.SUPPORT else entry.kept
+    stream = None if entry.mask == DENSE else mask_stream(entry)
+    mask = entry.mask_len if stream is None else shares.of(stream, entry.mask_len)
+    coded = shares.of(values.STREAMS[entry.value], entry.coded) if entry.coded else 0
+    return Row(entry.name or "", masks.name(entry.mask), values.NAMES[entry.value], kept, mask, entry.value_len + coded)
 
 
-def _shares(found: Layout) -> list[int]:
-    """Each entry's part of the mask bytes: of a coded stream, in proportion to its symbols; the sum is exact."""
-    raw: dict[int, int] = {}
-    coded: dict[int, int] = {}
-    for block in found.blocks:
-        raw[block.stream] = raw.get(block.stream, 0) + block.raw
-        coded[block.stream] = coded.get(block.stream, 0) + block.coded
-    at = dict.fromkeys(raw, 0)
-    shares = []
-    for entry in found.entries:
-        stream = masks.MODES[entry.mask].stream if entry.mask in masks.MODES else None
-        if stream is None or not entry.mask_len:
-            shares.append(entry.mask_len)
-            continue
-        before, at[stream] = at[stream], at[stream] + entry.mask_len
-        shares.append(at[stream] * coded[stream] // raw[stream] - before * coded[stream] // raw[stream])
-    return shares
+class _Shares:
+    """Divides the coded bytes of a stream among its entries, in proportion to their symbols; the sum is exact."""
+
+    def __init__(self, found: Layout):
+        self.raw: dict[int, int] = {}
+        self.coded: dict[int, int] = {}
+        for block in found.blocks:
+            self.raw[block.stream] = self.raw.get(block.stream, 0) + block.raw
+            self.coded[block.stream] = self.coded.get(block.stream, 0) + block.coded
+        self.at = dict.fromkeys(self.raw, 0)
+
+    def of(self, stream: int, length: int) -> int:
+        """The next `length` symbols' share."""
+        if not length:
+            return 0
+        before = self.at[stream]
+        self.at[stream] = after = before + length
+        raw, coded = self.raw[stream], self.coded[stream]
+        return after * coded // raw - before * coded // raw
+
+
+def described(data: Buffer, max_bytes: int) -> Schema:
+    """The schema that a payload describes itself: for receivers that know none beforehand, and trust the sender so far.
+
+    DecodeError where the payload cites a schema in place of describing its tensors, or they are larger than
+    `max_bytes` in all when they are dense.
+    """
+    found = layout(data)
+    if found.header.by_schema:
+        raise DecodeError("the payload cites a schema, and does not describe its tensors")
+    tensors = {entry.name or "": Spec(_dtype(entry), entry.shape or ()) for entry in found.present}
+    masked = {entry.name or "" for entry in found.present if entry.mask != DENSE and not entry.mask & masks.SUPPORT}
+    total = 0
+    for name, spec in tensors.items():
+        total += masks.size(spec.shape) * (np.dtype(spec.dtype).itemsize + (name in masked))
+        if total > max_bytes:
+            raise DecodeError(f"takes the dense size beyond {max_bytes} bytes, more than is allowed", name)
+    return Schema(tensors, frozenset(masked), partial=True)
+
+
+def _dtype(entry: Entry) -> str:
+    if entry.dtype == 0:  # a mask alone
+        return "uint8"
+    if entry.dtype is None or entry.dtype > len(DTYPES):
+        raise DecodeError(f"has the dtype of code {entry.dtype}, which is none", entry.name)
+    return DTYPES[entry.dtype - 1]

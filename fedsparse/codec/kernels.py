@@ -1,4 +1,4 @@
-"""Picks the kernels once, at import: the compiled ones, else NumPy with one warning that names the cause."""
+"""Picks the kernels once, at import: the best tier of this CPU, else NumPy with one warning that names the cause."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedsparse.errors import InputError
 
 COMPILED = "fedsparse.codec._kernels"
 VARIABLE = "FEDSPARSE_ISA"
-ALLOWED = ("c", "avx2", "avx512", "numpy")  # the first three are one and the same until there are SIMD tiers
+ALLOWED = ("c", "avx2", "avx512", "numpy")
 
 
 def _compiled() -> ModuleType:
@@ -44,10 +44,15 @@ def _choose() -> tuple[ModuleType, str]:
     if isa == "numpy":
         return reference, "numpy"
     try:
-        return _compiled(), "cython"
+        compiled = _compiled()
     except ImportError as error:
         warnings.warn(_explain(error), RuntimeWarning, stacklevel=2)
         return reference, "numpy"
+    if isa and isa not in compiled.TIERS:
+        raise InputError(f"{VARIABLE} is {isa!r}, this machine has {', '.join((*compiled.TIERS, 'numpy'))}")
+    tier = isa or compiled.TIERS[0]
+    compiled.select(tier)
+    return compiled, tier
 
 
 _module, IN_USE = _choose()
@@ -57,11 +62,25 @@ pack = _module.pack
 unpack = _module.unpack
 gaps = _module.gaps
 ungaps = _module.ungaps
+rice = _module.rice
+unrice = _module.unrice
+pext = _module.pext
+pdep = _module.pdep
 compact = _module.compact
 expand = _module.expand
 cost = _module.cost
+survey = _module.survey
+plan = _module.plan
+split = _module.split
+join = _module.join
+decode32 = _module.decode32
+accumulate32 = _module.accumulate32
+zigzag = _module.zigzag
+unzigzag = _module.unzigzag
+quantise = _module.quantise
+dequantise = _module.dequantise
 
 
 def kernels_in_use() -> str:
-    """Which kernels run: "cython" or "numpy"."""
+    """Which kernels run: "avx512", "avx2", "c" or "numpy"."""
     return IN_USE

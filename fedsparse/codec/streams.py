@@ -14,8 +14,9 @@ import zstandard
 from fedsparse.codec.container import Block
 from fedsparse.codec.wire import Buffer, DecodeError
 
-BITMAP, GAPS = 0, 1
-NAMES = {BITMAP: "bitmap", GAPS: "gaps"}
+BITMAP, GAPS, CODES4, CODES2, CODES1, PLANES, INT8, INT4, NM = range(9)
+NAMES = dict(enumerate(("bitmap", "gaps", "codes of 4 bits", "codes of 2 bits", "codes of 1 bit", "planes", "int8",
+                        "int4", "n:m")))  # fmt: skip
 STORED, ZSTD = 0, 1
 BLOCK = 16384  # a block ends with the tensor that makes it this long
 SHORTEST = 4096  # a block that is not its stream's last may not be shorter: many tiny ones would only cost time
@@ -53,24 +54,28 @@ def write(streams: dict[int, list[Buffer]]) -> tuple[list[Block], list[Buffer]]:
     coded: list[Buffer] = []
     for stream in sorted(streams):
         for piece in _cut(streams[stream]):
-            small = _tools.compressor.compress(piece) if len(piece) >= SMALLEST else piece
+            small: Buffer = _tools.compressor.compress(piece) if len(piece) >= SMALLEST else piece
             coding = ZSTD if len(small) < len(piece) else STORED
             coded.append(small if coding == ZSTD else piece)
             blocks.append(Block(stream, coding, len(piece), len(coded[-1])))
     return blocks, coded
 
 
-def _cut(symbols: list[Buffer]) -> list[bytes]:
-    pieces: list[bytes] = []
+def _cut(symbols: list[Buffer]) -> list[Buffer]:
+    pieces: list[Buffer] = []
     waiting: list[Buffer] = []
     size = 0
     for part in symbols:
         waiting.append(part)
         size += len(part)
         if size >= BLOCK:
-            pieces.append(b"".join(waiting))
+            pieces.append(_joined(waiting))
             waiting, size = [], 0
-    return [*pieces, b"".join(waiting)] if size else pieces
+    return [*pieces, _joined(waiting)] if size else pieces
+
+
+def _joined(parts: list[Buffer]) -> Buffer:
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def check(blocks: list[Block], expected: dict[int, int]) -> None:

@@ -18,8 +18,16 @@ class DecodeError(ValueError):
         self.tensor = tensor
 
 
-class UnknownMask(DecodeError):
-    """The sender relied on a mask that this receiver does not hold (or holds another one): it needs a full message."""
+class NotHeld(DecodeError):
+    """The sender relied on something that this receiver does not hold, or holds in another state: it must send all."""
+
+
+class UnknownMask(NotHeld):
+    """A payload relies on a known mask that this receiver does not hold."""
+
+
+class UnknownReference(NotHeld):
+    """A payload relies on a reference that this receiver does not hold."""
 
 
 def put_varint(out: bytearray, value: int) -> None:

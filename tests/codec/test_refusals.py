@@ -46,9 +46,20 @@ def test_ids_out_of_range(ids: Ids) -> None:
         codec.encode(Payload(), ids=ids)
 
 
-def test_values_of_later_versions() -> None:
-    with pytest.raises(ValueError, match="values is 'int8', allowed are: fp32"):
-        codec.encode(Payload(), values="int8")
+def test_values_that_there_are_not() -> None:
+    with pytest.raises(ValueError, match="values is 'int3', allowed are: fp32, bf16, fp16, int8, int4"):
+        codec.encode(Payload(), values="int3")
+
+
+@pytest.mark.parametrize("values", ["int8", "int4"])
+def test_rounding_at_random_needs_a_seed(values: str) -> None:
+    with pytest.raises(ValueError, match="a seed is needed"):
+        codec.encode(Payload(), values=values)
+
+
+def test_more_kept_than_there_are() -> None:
+    with pytest.raises(ValueError, match="5 of 4 positions cannot be kept"):
+        codec.encode(Payload({}, {"w": codec.Seeded((4,), 5, (0, 0))}))
 
 
 def test_missing_kernels_warn_once_and_name_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:

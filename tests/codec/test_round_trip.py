@@ -3,37 +3,71 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from payloads import IDS, assert_same, bits, noise, payloads
+from payloads import IDS, Held, assert_same, bits, exchanges, noise, payloads
 
 from fedsparse import codec
 from fedsparse.payload import Bits, Ids, Payload, Schema, Spec
 
 ROOM = 1 << 24
+VALUES = ("fp32", "bf16", "fp16", "int8", "int4")
 
 
-@settings(max_examples=400, deadline=None)
-@given(payloads(), IDS, st.booleans(), st.booleans())
-def test_any_payload(drawn: tuple[Payload, Schema], ids: Ids, by_schema: bool, knows: bool) -> None:
-    payload, schema = drawn
-    known = payload.masks if knows else {}
-    data = codec.encode(payload, schema=schema if by_schema else None, ids=ids, known=known)
-    got = codec.decode(data, schema, len(data), known=known)
+def there_and_back(payload: Payload, schema: Schema, held: Held, ids: Ids, by_schema: bool) -> None:
+    cited = schema if by_schema else None
+    data = codec.encode(payload, schema=cited, ids=ids, known=held.known, reference=held.reference)
+    got = codec.decode(data, schema, len(data), known=held.known, reference=held.reference)
     assert_same(payload, got)
-    assert codec.encode(got, schema=schema if by_schema else None, ids=ids, known=known) == data
+    if not any(isinstance(mask, codec.Seeded) for mask in payload.masks.values()):  # these arrive as bits
+        assert codec.encode(got, schema=cited, ids=ids, known=held.known, reference=held.reference) == data
 
     head = codec.header(data)
     assert (head.ids, head.kind, head.absent, head.by_schema) == (ids, payload.kind, payload.absent, by_schema)
     assert head.schema == (codec.schema_hash(schema) if by_schema else 0)
-    seen = codec.inspect(data, schema if by_schema else None)
+    seen = codec.inspect(data, cited)
     assert seen.total == len(data) == seen.values + seen.mask + seen.dense + seen.header
     assert seen.mask == sum(row.mask_bytes for row in seen.tensors)
     assert seen.values + seen.dense == sum(row.value_bytes for row in seen.tensors)
+
+
+@settings(max_examples=300, deadline=None)
+@given(exchanges(), IDS, st.booleans())
+def test_any_payload(drawn: tuple[Payload, Schema, Held], ids: Ids, by_schema: bool) -> None:
+    there_and_back(*drawn, ids, by_schema)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("part", range(10))
+def test_twenty_thousand_payloads(part: int) -> None:
+    settings(max_examples=2000, deadline=None, database=None)(given(exchanges(), IDS, st.booleans())(_drawn))()
+
+
+def _drawn(drawn: tuple[Payload, Schema, Held], ids: Ids, by_schema: bool) -> None:
+    there_and_back(*drawn, ids, by_schema)
+
+
+@settings(max_examples=200, deadline=None)
+@given(exchanges(), st.sampled_from(VALUES), st.integers(-5, 2**70))
+def test_never_much_larger_than_dense(drawn: tuple[Payload, Schema, Held], values: str, seed: int) -> None:
+    payload, schema, held = drawn
+    payload = replace(payload, info={})
+    dense = sum(tensor.nbytes for tensor in payload.tensors().values())
+    alone = sum((np.asarray(m.dense()).size + 7) // 8 for n, m in payload.masks.items() if n not in payload.tensors())
+    for known, reference in (({}, {}), (held.known, held.reference)):
+        data = codec.encode(payload, values=values, schema=schema, known=known, reference=reference, seed=seed)
+        assert len(data) <= dense + alone + 16 * len(schema.tensors) + 64
+        got = codec.decode(data, schema, len(data), known=known, reference=reference)
+        for name, tensor in payload.tensors().items():
+            if tensor.dtype == np.float32:
+                finite = np.isfinite(np.where(got.masks[name].dense(), tensor, 0) if name in got.masks else tensor)
+                assert np.isfinite(got.tensors()[name][finite]).all()
 
 
 @settings(max_examples=50, deadline=None)

@@ -22,7 +22,15 @@ def main(version: str) -> None:
             continue
         golden = make()
         schema = golden.schema if golden.by_schema else None
-        data = codec.encode(golden.payload, schema=schema, known=golden.known, ids=golden.ids)
+        data = codec.encode(
+            golden.payload,
+            values=golden.values,
+            known=golden.known,
+            reference=golden.reference,
+            seed=golden.seed,
+            schema=schema,
+            ids=golden.ids,
+        )
         if ".".join(map(str, codec.header(data).version)) != version:
             sys.exit(f"the encoder writes {codec.header(data).version}, not {version}")
         path.parent.mkdir(exist_ok=True)

@@ -10,7 +10,8 @@ from golden.contents import GOLDEN
 from payloads import assert_same
 
 from fedsparse import codec
-from fedsparse.codec.decoder import layout
+from fedsparse.codec import masks, streams, values
+from fedsparse.codec.layout import layout
 
 HERE = Path(__file__).parent
 CASES = [(version, name) for version, contents in GOLDEN.items() for name in contents]
@@ -29,16 +30,24 @@ def test_decodes_to_its_content(version: str, name: str) -> None:
     assert len(data) <= 4000
     assert hashlib.sha256(data).hexdigest() == SUMS[f"{version}/{name}.fspc"]
     golden = GOLDEN[version][name]()
-    got = codec.decode(data, golden.schema, 4000, known=golden.known)
+    got = codec.decode(data, golden.schema, 4000, known=golden.known, reference=golden.reference)
     assert_same(golden.payload, got)
     head = codec.header(data)
     assert (head.ids, head.by_schema) == (golden.ids, golden.by_schema)
     assert ".".join(map(str, head.version)) == version
 
 
-def test_the_files_show_every_mode() -> None:
-    rows = [row for path in HERE.rglob("*.fspc") for row in codec.inspect(path.read_bytes()).tensors]
-    assert {row.mask for row in rows} == {"dense", "full", "bitmap", "gaps", "mirror", "known"}
-    blocks = [block for path in HERE.rglob("*.fspc") for block in layout(path.read_bytes()).blocks]
-    assert {(block.stream, block.coding) for block in blocks} == {(0, 0), (0, 1), (1, 0), (1, 1)}
-    assert {row.values for row in rows} == {"none", "raw"}
+@pytest.mark.parametrize("version", GOLDEN)
+def test_the_files_show_every_mode(version: str) -> None:
+    files = [path.read_bytes() for path in HERE.glob(f"{version}/*.fspc")]
+    rows = [row for data in files for row in codec.inspect(data).tensors]
+    blocks = {(block.stream, block.coding) for data in files for block in layout(data).blocks}
+    if version == "0.1":
+        assert {row.mask for row in rows} == {"dense", "full", "bitmap", "gaps", "mirror", "known"}
+        assert {row.values for row in rows} == {"none", "raw"}
+        assert blocks == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    else:
+        assert {row.mask for row in rows} >= {"dense", "gaps support", *(mode.name for mode in masks.MODES.values())}
+        assert {row.values for row in rows} == set(values.NAMES.values())
+        assert {stream for stream, _ in blocks} == set(streams.NAMES)
+        assert {coding for _, coding in blocks} == {streams.STORED, streams.ZSTD}
