@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedsparse import train
-from fedsparse.payload import Mask
-from fedsparse.randomness import generator
+from fedsparse import codec, masks, train
+from fedsparse.payload import Mask, Payload, Schema, Spec
+from fedsparse.randomness import generator, integer
 from fedsparse.store import Store
 from fedsparse.strategy import Setup
 
@@ -31,7 +31,7 @@ class Client:
     """One client in one task. Its data, its store, its model and its randomness; nothing of any other client.
 
     `initial`: the model before the first round; `local`: names of the tensors that never travel (BatchNorm, with
-    `local_bn`).
+    `local_bn`). `values`: the type of what it sends.
     """
 
     id: int
@@ -45,6 +45,7 @@ class Client:
     initial: Tensors = field(default_factory=dict)
     local: frozenset[str] = frozenset()
     store: Store = field(default_factory=lambda: Store(None))
+    values: str = "fp32"
     steps_done: int = 0
     losses: list[float] = field(default_factory=list)
 
@@ -82,6 +83,27 @@ class Client:
         if self.local:
             self.store[BATCH_NORM] = {name: t for name, t in state.items() if name in self.local}
         return {name: tensor for name, tensor in state.items() if name not in self.local}
+
+    # ---- the wire ----
+
+    @property
+    def wire_seed(self) -> int:
+        """What the values of this task's reply are rounded at random from."""
+        return integer(self.setup.seed, self.round, self.phase, self.id, "wire")
+
+    def dropped(self, reply: Payload) -> dict[str, Tensor]:
+        """What the wire will lose of this reply, by flat name: what is sent less what the server will decode.
+
+        The two add up to what is sent, up to one rounding. Zero outside the masks; empty where the wire loses nothing.
+        """
+        if self.values == "fp32":
+            return {}
+        sent = {name: np.asarray(tensor) for name, tensor in reply.tensors().items()}
+        schema = Schema({n: Spec(a.dtype.name, a.shape) for n, a in sent.items()}, frozenset(reply.masks), partial=True)
+        data = codec.encode(reply, values=self.values, seed=self.wire_seed, schema=schema)
+        arrived = codec.decode(data, schema, len(data)).tensors()
+        lost = {n: torch.as_tensor(a - arrived[n]) for n, a in sent.items() if a.dtype == np.float32}
+        return masks.apply(lost, {n: torch.as_tensor(m.dense()) for n, m in reply.masks.items()})
 
     # ---- training ----
 

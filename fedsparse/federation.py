@@ -130,6 +130,7 @@ class Federation:
             self.initial,
             frozenset(self.local),
             store,
+            self.experiment.wire.values,
         )
 
     def module(self, model: Payload) -> nn.Module:

@@ -122,8 +122,12 @@ def _optimizers() -> dict[str, Any]:
 class Wire(Options):
     """How values travel."""
 
-    values: Literal["fp32"] = "fp32"
-    """Type of the values on the wire."""
+    values: Literal["fp32", "bf16", "fp16", "int8", "int4"] = "fp32"
+    """Type of the values on the wire; `fp32` loses nothing, `int8` and `int4` round at random, right on average."""
+    references: bool = True
+    """Whether a message tells only the difference to what its receiver holds already; else each stands alone."""
+    history: Count = 4
+    """Training tasks after which the server counts what a client received as not held any more."""
 
 
 class Device(Options):

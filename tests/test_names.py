@@ -33,6 +33,8 @@ DEFAULTS = {
     "train.lr_decay": 1.0,
     "train.clip": 0.0,
     "wire.values": "fp32",
+    "wire.references": True,
+    "wire.history": 4,
     "devices.default.share": 1.0,
     "runtime.name": "ray",
     "runtime.workers": 0,

@@ -19,6 +19,7 @@ from fedsparse.errors import RunError
 from fedsparse.federation import Federation
 from fedsparse.flower.client_app import EVALUATE
 from fedsparse.flower.exchange import Exchange
+from fedsparse.flower.held import Holdings
 from fedsparse.ledger import Ledger
 from fedsparse.payload import Payload
 from fedsparse.strategy import State, Task
@@ -46,9 +47,12 @@ class Adapter(FlowerStrategy):
         self.strategy = federation.strategy
         self.state: State = self.strategy.init(federation.shared, federation.setup.nodes)
         self.generations: dict[int, int] = {}
+        options = federation.experiment.wire
+        self.holdings = Holdings(options.history if options.references else 0)
         self.exchange: Exchange | None = None
         self._task: Task | None = None
         self._grid: Grid | None = None
+        self._timeout: float | None = None
         self._row: dict[str, Any] = {}
 
     def summary(self) -> None:
@@ -102,13 +106,17 @@ class Adapter(FlowerStrategy):
     def _open(self, task: Task, grid: Grid) -> Iterable[Message]:
         self._grid = grid
         held: dict[int, dict[str, Tensor]] | None = {} if self._due(task.round) and task.phase != EVALUATE else None
-        self.exchange = Exchange(self.federation, self.ledger, task, self.run_id, self.generations, held=held)
+        if task.phase != EVALUATE:
+            self.holdings.begin()
+        self.exchange = Exchange(
+            self.federation, self.ledger, task, self.run_id, self.generations, self.holdings, held=held
+        )
         return self.exchange.messages(grid, lambda node: self.strategy.send(self.state, node, task))
 
     def _receive(self, replies: Iterable[Message]) -> Exchange:
         if self.exchange is None:
             raise RunError("replies came before any message was made")
-        self.exchange.receive(replies, self._grid)
+        self.exchange.receive(replies, self._grid, self._timeout)
         return self.exchange
 
     # ---- the run ----
@@ -125,6 +133,7 @@ class Adapter(FlowerStrategy):
     ) -> Result:
         """All rounds. The weights are the federation's own, so Flower's arrays and configs may be left out."""
         self.summary()
+        self._timeout = timeout
         arrays, config = initial_arrays or ArrayRecord(), train_config or ConfigRecord()
         for t in range(1, (num_rounds or self.federation.experiment.rounds) + 1):
             began, self._row = time.perf_counter(), {"round": t}

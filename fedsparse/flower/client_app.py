@@ -14,16 +14,16 @@ from flwr.clientapp import ClientApp
 
 from fedsparse import codec, train
 from fedsparse.client import Client
+from fedsparse.codec import NotHeld
 from fedsparse.errors import RunError
 from fedsparse.federation import Federation
-from fedsparse.flower import wire
+from fedsparse.flower import held, wire
 from fedsparse.flower.context import CALL, client_number, home, present
-from fedsparse.payload import Payload, Schema
+from fedsparse.payload import Payload
 from fedsparse.randomness import integer
 from fedsparse.store import Store
 
 EVALUATE = "evaluate"
-NOTHING = Schema({})  # an evaluation's reply: scalars only
 
 app = ClientApp()
 
@@ -31,13 +31,19 @@ app = ClientApp()
 @app.train()
 @app.evaluate()
 def handle(message: Message, context: Context) -> Message:
-    """One message: decode, run the phase, encode. The experiment comes with the run config."""
+    """One message: decode, run the phase, encode. The experiment comes with the run config.
+
+    The reply to a message that relies on what this client does not hold says so, and no more.
+    """
     began = time.perf_counter()
     data, phase, _ = wire.unpack(message)
     built, stores = home(context)
     if codec.header(data).ids.client != client_number(context):
         raise RunError(f"a message for another client came to client {client_number(context)}")
-    reply = perform(built, phase, data, stores)
+    try:
+        reply = perform(built, phase, data, stores)
+    except NotHeld:
+        reply, phase = codec.encode(Payload(), schema=wire.NOTHING, ids=codec.header(data).ids), wire.NOT_HELD
     return Message(wire.content(reply, phase, time.perf_counter() - began), reply_to=message)
 
 
@@ -52,21 +58,28 @@ def answer(message: Message, context: Context) -> Message:
 
 
 def perform(built: Federation, phase: str, data: bytes, stores: Path | None) -> bytes:
-    """The reply to an encoded payload. Everything that it depends on is in the arguments."""
+    """The reply to an encoded payload. Everything that it depends on is in the arguments.
+
+    NotHeld when the payload relies on what this client does not hold.
+    """
     ids = codec.header(data).ids
-    strategy = built.strategy
+    strategy, options = built.strategy, built.experiment.wire
     if ids.client >= len(built.nodes):
         raise RunError(f"there is no client {ids.client}: the federation has {len(built.nodes)}")
-    received = wire.decode(data, strategy.downlink_schema(phase))
+    keeps = options.references and phase != EVALUATE
+    folder = stores / held.RECEIVED / str(ids.client) if stores and keeps else None
+    received = held.receive(data, strategy.downlink_schema(phase), folder)
     client = built.client(ids.client, ids.round, phase, Store(stores and stores / str(ids.client), ids.generation))
     with seeded(integer(built.setup.seed, ids.round, phase, ids.client, "torch")):
         if phase == EVALUATE:
-            reply, schema = _evaluate(built, received, client), NOTHING
+            reply, schema = _evaluate(built, held.copied(received), client), wire.NOTHING
         else:
-            reply, schema = _train(built, phase, received, client), strategy.uplink_schema(phase)
+            reply = _train(built, phase, held.copied(received), client)
+            schema = strategy.uplink_schema(phase)
     generation = client.store.commit() if phase != EVALUATE else ids.generation
-    values = built.experiment.wire.values
-    return wire.encode(reply, schema, replace(ids, generation=generation), received.masks, values)
+    near = held.arrays(received) if held.differs(reply.kind, options) else {}
+    ids = replace(ids, generation=generation)
+    return wire.encode(reply, schema, ids, options.values, client.wire_seed, received.masks, near)
 
 
 @contextmanager

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from fedsparse import columns, folder
 from fedsparse.errors import InputError, RunError
 from fedsparse.federation import Federation
 from fedsparse.flower.adapter import Adapter, named_tensors
+from fedsparse.flower.held import RECEIVED
 from fedsparse.flower.remote import RemoteGrid
 from fedsparse.ledger import Ledger
 from fedsparse.measures import final_of
@@ -62,6 +65,7 @@ def serve(
         raise
     finally:
         info["seconds"] = round(time.perf_counter() - began, 3)
+        _forget(path)
         try:
             info |= _closing(federation, ledger)
         except Exception as error:
@@ -70,6 +74,13 @@ def serve(
         finally:
             folder.write_json(path / "run.json", info)
     return info
+
+
+def _forget(path: Path) -> None:
+    """What clients received is of no use after the run."""
+    shutil.rmtree(path / STORES / RECEIVED, ignore_errors=True)
+    with suppress(OSError):  # strategies keep something there too
+        (path / STORES).rmdir()
 
 
 def conclude(federation: Federation, path: Path, status: str, why: str) -> dict[str, Any]:

@@ -11,24 +11,32 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedsparse import codec
 from fedsparse.flower import private
-from fedsparse.payload import Bits, Ids, Mask, Payload, Schema
+from fedsparse.payload import Bits, Ids, Mask, Payload, Schema, Tensors
 
 STYPE = "fedsparse/1"
 PAYLOAD, TASK = "payload", "task"
+NOT_HELD = "not held"  # the phase of a reply that asks for the whole payload
+NOTHING = Schema({})  # of payloads without tensors
+
+
+Masks = Mapping[str, Mask]
 
 
 class Refused(ValueError):
     """A payload that decodes, but must not be used."""
 
 
-def encode(payload: Payload, schema: Schema, ids: Ids, known: Mapping[str, Mask] | None, values: str) -> bytes:
-    """Bytes of a payload; a mask in `known` costs its hash."""
-    return codec.encode(payload, values=values, known=known, schema=schema, ids=ids)
+def encode(
+    payload: Payload, schema: Schema, ids: Ids, values: str, seed: int,
+    known: Masks | None = None, reference: Tensors | None = None,
+) -> bytes:  # fmt: skip
+    """Bytes of a payload. `known` and `reference` are what the receiver holds; `seed` is for rounding."""
+    return codec.encode(payload, values=values, known=known, reference=reference, seed=seed, schema=schema, ids=ids)
 
 
-def decode(data: bytes, schema: Schema, known: Mapping[str, Mask] | None = None) -> Payload:
+def decode(data: bytes, schema: Schema, known: Masks | None = None, reference: Tensors | None = None) -> Payload:
     """A payload of tensors, checked against the schema; Refused when a weight is not finite."""
-    payload = codec.decode(data, schema, max_bytes(schema), known=known)
+    payload = codec.decode(data, schema, max_bytes(schema), known=known, reference=reference)
     for name, array in payload.tensors().items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise Refused(f"tensor {name!r} holds values that are not finite")

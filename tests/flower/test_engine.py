@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from fedsparse import codec, columns
 from fedsparse.errors import InputError, RunError
 from fedsparse.federation import Federation, federation
-from fedsparse.flower import wire
+from fedsparse.flower import client_app, wire
 from fedsparse.flower.grids import LocalGrid
 from fedsparse.flower.runtimes import runtime
 from fedsparse.flower.server_app import STORES, run_id, serve
@@ -37,13 +37,13 @@ def ran(path: Path, **overrides: Any) -> tuple[dict[str, Any], dict[str, pd.Data
 
 @pytest.mark.parametrize("strategy", ["fedavg", "feddip", "personalized_masks"])
 def test_the_ledger_is_what_encode_saw(strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message down is addressed to its client by `stamp`; a reply is encoded with the masks that its client knows."""
+    """A message down is addressed to its client by `stamp`; a reply is what `perform` returns."""
     seen = {"up": 0, "down": 0}
-    encode, stamp = codec.encode, codec.stamp
+    perform, stamp = client_app.perform, codec.stamp
 
-    def encoded(*args: Any, **kwargs: Any) -> bytes:
-        data = encode(*args, **kwargs)
-        seen["up"] += len(data) if kwargs["known"] is not None else 0
+    def performed(*args: Any) -> bytes:
+        data = perform(*args)
+        seen["up"] += len(data)
         return data
 
     def addressed(data: bytes, ids: Any) -> bytes:
@@ -51,7 +51,7 @@ def test_the_ledger_is_what_encode_saw(strategy: str, tmp_path: Path, monkeypatc
         seen["down"] += len(stamped)
         return stamped
 
-    monkeypatch.setattr(codec, "encode", encoded)
+    monkeypatch.setattr(client_app, "perform", performed)
     monkeypatch.setattr(codec, "stamp", addressed)
     _, tables = ran(tmp_path / "run", strategy=strategy)
     booked = tables["messages"].groupby("direction")["bytes"].sum()
@@ -211,7 +211,7 @@ def test_a_tampered_reply_is_refused_and_the_run_goes_on(what: str, tmp_path: Pa
                     reply.content = wire.content(TAMPERED[what](data), phase, seconds)
                 yield reply
 
-    fed = federation(small().to_toml())
+    fed = federation(small(wire={"references": False}).to_toml())  # so that the one who tampers can read the reply
     grid = Tampering(4, {"experiment": fed.experiment.to_toml(), "stores": str(tmp_path / STORES)}, run_id(fed))
     info = serve(fed, grid, tmp_path, "label")
     clients = pd.read_parquet(tmp_path / "clients.parquet").query("phase == 'train'")
