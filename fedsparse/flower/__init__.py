@@ -9,3 +9,7 @@ for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
 }.items():
     os.environ.setdefault(_name, _value)
+
+from fedsparse.flower.stock import CompressedGrid, Transfer, compress_mod  # noqa: E402  (after the settings above)
+
+__all__ = ["CompressedGrid", "Transfer", "compress_mod"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, RecordDict
 from flwr.common.serde import message_to_proto
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -30,10 +30,10 @@ def set_message_id(message: Message, message_id: str) -> None:
 __all__ = ["Run", "empty_run", "identify", "rebuild", "set_message_id", "transport_bytes"]
 
 
-def rebuild(metadata: Metadata, content: RecordDict) -> Message:
+def rebuild(metadata: Metadata, content: RecordDict | Error) -> Message:
     """A message with another's metadata."""
     # Flower makes messages this way itself, but its overloads do not list it.
-    return Message(metadata=metadata, content=content)  # type: ignore[call-overload]
+    return Message(content, metadata=metadata)  # type: ignore[call-overload]
 
 
 @lru_cache(maxsize=512)
