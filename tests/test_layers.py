@@ -28,7 +28,7 @@ LAYERS = [
     ("partition", "natural", "split", "devices", "store", "client", "train"),
     ("strategies", "datasets"),  # found by their file, never imported by name
     ("federation",),
-    ("columns", "folder", "ledger", "measures"),
+    ("bench", "columns", "folder", "ledger", "measures"),
     ("deploy",),
     ("flower",),
     ("results",),
@@ -51,7 +51,7 @@ HOMES = {
     "typer": ("cli",),
     "rich": ("cli",),
     "cryptography": ("deploy",),
-    "zstandard": ("codec",),
+    "zstandard": ("bench", "codec"),
     "xxhash": ("codec",),
     "sklearn": ("datasets",),
     "PIL": ("datasets", "report"),
@@ -63,6 +63,10 @@ FLOWER_PRIVATE = "flower.private"
 # A strategy opens no file, logs nothing and measures nothing: what it wants to tell goes into the payload's `info`.
 NOT_IN_STRATEGIES = {"io", "json", "logging", "os", "pathlib", "shutil", "sys", "tempfile", "time", "warnings"}
 NOT_CALLED_IN_STRATEGIES = {"open", "print", "exec", "eval"}
+# What comes from others is never run: these turn bytes into objects of any kind.
+RUNS_BYTES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "jsonpickle", "marshal", "shelve"}
+OWN_BYTES = ("flower.ray_grid",)  # it reads what the same run has written, on the same machine
+RUNS_FILES = ("np.load", "numpy.load", "torch.load", "np.lib.format.read_array", "eval", "exec")
 
 
 @dataclass(frozen=True)
@@ -153,12 +157,31 @@ def touching(i: Import) -> bool:
     return below(i.who, "strategies") and i.top in NOT_IN_STRATEGIES
 
 
+def running_bytes(i: Import) -> bool:
+    return reads_others(i.who) and i.top in RUNS_BYTES
+
+
+def reads_others(who: str) -> bool:
+    return below(who, ("codec", "flower")) and who not in OWN_BYTES
+
+
+def running_files(who: str, tree: ast.AST) -> list[str]:
+    """Calls in codec/ and flower/ that may run what they read, under whatever name."""
+    if not reads_others(who):
+        return []
+    names = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)]
+    names += [
+        f"{node.module}.{a.name}" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for a in node.names
+    ]
+    return [name for name in names if name in RUNS_FILES]
+
+
 def relative(i: Import) -> bool:
     """The other rules read full names only."""
     return i.what.startswith(".")
 
 
-RULES = [relative, upward, homeless, private_flower, foreign_in_codec, touching]
+RULES = [relative, upward, homeless, private_flower, foreign_in_codec, touching, running_bytes]
 
 
 def test_the_sources_are_found() -> None:
@@ -186,6 +209,12 @@ def test_strategies_call_nothing_that_leaves_a_trace() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in NOT_CALLED_IN_STRATEGIES
     ]
     assert found == []
+
+
+def test_nothing_that_arrives_is_run() -> None:
+    assert [(who, name) for who, tree in MODULES.items() for name in running_files(who, tree)] == []
+    for source in ("np.load(file, allow_pickle=True)", "load = torch.load", "from torch import load", "eval(text)"):
+        assert running_files("flower.wire", ast.parse(source)), source
 
 
 def test_no_cycles() -> None:
@@ -226,6 +255,7 @@ def test_what_is_imported_is_a_dependency_and_the_other_way_round() -> None:
         (foreign_in_codec, "codec.values", "import torch"),
         (foreign_in_codec, "codec.values", "from fedsparse.options import Options"),
         (touching, "strategies.fedavg", "from pathlib import Path"),
+        (running_bytes, "flower.wire", "from pickle import loads"),
     ],
 )
 def test_the_rules_see_a_breach(broken, who: str, source: str) -> None:

@@ -21,7 +21,7 @@ import typer
 
 import fedsparse
 from fedsparse import registry
-from fedsparse.cli import deploying
+from fedsparse.cli import coding, deploying
 from fedsparse.errors import InputError, RunError
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 
 app.add_typer(deploying.app)
+app.add_typer(coding.app)
 
 # The docstrings say what arguments are: not every pair of typer and click shows an argument's own help.
 Config = Annotated[str, typer.Argument(metavar="CONFIG")]

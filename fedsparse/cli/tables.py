@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fedsparse.cli.views import Split
+    from fedsparse.codec import Header, Inspection
     from fedsparse.results import Comparison, Run
 
 DONE = "done"
@@ -227,6 +228,25 @@ def _both(row: Mapping[str, Any]) -> float | None:
 
 def _seconds(value: Any) -> str:
     return "-" if not known(value) else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+# ---- payloads ----
+
+
+def print_payload(head: Header, found: Inspection) -> None:
+    """A row a tensor in the payload's order, the sums by kind below."""
+    table = _table("tensor", "mask", "values", "kept", "mask bytes", "value bytes", left=3)
+    for row in found.tensors:
+        kept = "-" if row.kept is None else f"{row.kept:,}"
+        table.add_row(Text(row.name), row.mask, row.values, kept, f"{row.mask_bytes:,}", f"{row.value_bytes:,}")
+    out = console()
+    out.print(table)
+    kinds = ", ".join(f"{kind} {getattr(found, kind):,}" for kind in ("values", "mask", "dense", "header"))
+    out.print(Text(f"\n{found.total:,} bytes: {kinds}", style="bold"))
+    version = ".".join(map(str, head.version))
+    relies = ", relies on a reference" * bool(head.reference) + ", by an agreed schema" * head.by_schema
+    ids = f"run {head.ids.run:x}, round {head.ids.round}, client {head.ids.client}, generation {head.ids.generation}"
+    out.print(Text(f"format {version}, {head.kind}, absent is {head.absent}{relies}\n{ids}"))
 
 
 # ---- data and devices ----
