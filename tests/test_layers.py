@@ -65,7 +65,6 @@ NOT_IN_STRATEGIES = {"io", "json", "logging", "os", "pathlib", "shutil", "sys", 
 NOT_CALLED_IN_STRATEGIES = {"open", "print", "exec", "eval"}
 # What comes from others is never run: these turn bytes into objects of any kind.
 RUNS_BYTES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "jsonpickle", "marshal", "shelve"}
-OWN_BYTES = ("flower.ray_grid",)  # it reads what the same run has written, on the same machine
 RUNS_FILES = ("np.load", "numpy.load", "torch.load", "np.lib.format.read_array", "eval", "exec")
 
 
@@ -162,7 +161,7 @@ def running_bytes(i: Import) -> bool:
 
 
 def reads_others(who: str) -> bool:
-    return below(who, ("codec", "flower")) and who not in OWN_BYTES
+    return below(who, ("codec", "flower"))
 
 
 def running_files(who: str, tree: ast.AST) -> list[str]:

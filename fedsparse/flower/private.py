@@ -27,7 +27,19 @@ def set_message_id(message: Message, message_id: str) -> None:
     message.metadata.__dict__["_message_id"] = message_id
 
 
-__all__ = ["Run", "empty_run", "identify", "rebuild", "set_message_id", "transport_bytes"]
+__all__ = ["Run", "empty_run", "fields", "identify", "message", "rebuild", "set_message_id", "transport_bytes"]
+
+
+def fields(metadata: Metadata) -> dict[str, str | int | float | None]:
+    """All that a message's metadata hold, by Flower's own names."""
+    return dict(vars(metadata))
+
+
+def message(fields: dict[str, str | int | float | None], content: RecordDict | Error) -> Message:
+    """A message with the metadata that `fields` told."""
+    metadata = Metadata.__new__(Metadata)
+    vars(metadata).update(fields)
+    return rebuild(metadata, content)
 
 
 def rebuild(metadata: Metadata, content: RecordDict | Error) -> Message:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import socket
 import sys
 import time
@@ -22,13 +21,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flwr.app import Error, Message, Metadata, UserConfig
+from flwr.app import Error, Message, UserConfig
 
 from fedsparse import codec
 from fedsparse.errors import InputError, RunError
-from fedsparse.flower import private, wire
+from fedsparse.flower import letters, private, wire
 from fedsparse.flower.grids import WORKER_DIED, OwnGrid, answer
-from fedsparse.payload import Ids
+from fedsparse.flower.letters import Letter
 
 if TYPE_CHECKING:
     from fedsparse.sections import Runtime
@@ -40,7 +39,6 @@ SHORT = 0.05  # unless all of an actor's messages take less than this many secon
 LARGEST_BATCH = 32
 START_DEADLINE = 120.0  # seconds for an actor to import and answer
 Batch = list[Message]
-Letter = tuple[Metadata, str, Ids, int]  # metadata, phase, ids, which content
 
 
 @dataclass
@@ -80,23 +78,17 @@ def worker_class() -> type:
 
             return os.getpid()
 
-        def work(self, letters: bytes, run_config: dict[str, Any], *contents: bytes) -> bytes:
-            return self.work_on(letters, run_config, contents)
+        def work(self, asked: bytes, run_config: dict[str, Any], *contents: bytes) -> list[bytes]:
+            return self.work_on(asked, run_config, contents)
 
     return Worker
 
 
-def work(letters: bytes, run_config: UserConfig, contents: tuple[bytes, ...]) -> bytes:
-    """The worker's half of a batch: the replies, and the seconds that they took.
-
-    Pickled here and not by Ray, whose pickler is several times slower and treats plain bytes as they are.
-    """
+def work(asked: bytes, run_config: UserConfig, contents: tuple[bytes, ...]) -> list[bytes]:
+    """The worker's half of a batch: the replies, and the seconds that they took."""
     began = time.perf_counter()
-    replies = []
-    for metadata, phase, ids, place in pickle.loads(letters):
-        message = private.rebuild(metadata, wire.content(codec.stamp(contents[place], ids), phase))
-        replies.append(answer(message, run_config))
-    return pickle.dumps((replies, time.perf_counter() - began), protocol=5)
+    replies = [answer(message, run_config) for message in letters.unpack(asked, contents)]
+    return letters.pack_replies(replies, time.perf_counter() - began)
 
 
 class Pool:
@@ -242,8 +234,8 @@ class RayGrid(OwnGrid):
                 if not batch:
                     return
                 load[actor] += UNDER_WAY if self._again(batch) else 1
-                letters, contents = self._pack(batch)
-                call = actor.work.remote(pickle.dumps(letters, protocol=5), self._config, *contents)
+                asked, contents = self._pack(batch)
+                call = actor.work.remote(letters.pack(asked), self._config, *contents)
                 flying[call] = (actor, batch)
 
     def _pack(self, batch: Batch) -> tuple[list[Letter], list[Any]]:
@@ -251,7 +243,7 @@ class RayGrid(OwnGrid):
 
         A content that is sent again and again, as a broadcast is, goes to Ray's object store once.
         """
-        letters: list[Letter] = []
+        asked: list[Letter] = []
         contents: list[Content] = []
         for message in batch:
             data, phase, _ = wire.unpack(message)
@@ -260,18 +252,18 @@ class RayGrid(OwnGrid):
                 self._last = Content(data, key)
             if not contents or contents[-1] is not self._last:
                 contents.append(self._last)
-            letters.append((message.metadata, phase, codec.header(data).ids, len(contents) - 1))
+            asked.append((message, phase, codec.header(data).ids, len(contents) - 1))
         if len(contents) > 1:
-            return letters, [content.data for content in contents]
+            return asked, [content.data for content in contents]
         contents[0].kept = contents[0].kept or self._ray.put(contents[0].data)
-        return letters, [contents[0].kept]
+        return asked, [contents[0].kept]
 
     def _again(self, batch: Batch) -> bool:
         return self.attempts.get(batch[0].metadata.dst_node_id - 1, 1) > 1
 
     def _collect(self, done: Any, actor: Any, batch: Batch, again: deque[Batch]) -> Iterator[Message]:
         try:
-            replies, seconds = pickle.loads(self._ray.get(done))
+            replies, seconds = letters.unpack_replies(self._ray.get(done))
         except self._ray.exceptions.RayError as error:
             self.pool.replace(actor)
             for message in batch:
