@@ -27,7 +27,7 @@ class Refused(ValueError):
 
 
 def encode(
-    payload: Payload, schema: Schema, ids: Ids, values: str, seed: int,
+    payload: Payload, schema: Schema, ids: Ids, values: str = "fp32", seed: int = 0,
     known: Masks | None = None, reference: Tensors | None = None,
 ) -> bytes:  # fmt: skip
     """Bytes of a payload. `known` and `reference` are what the receiver holds; `seed` is for rounding."""

@@ -46,9 +46,9 @@ def test_a_round_through_the_wire(name: str, tmp_path: Path) -> None:
     replies = []
     for node in fed.nodes:
         down, up = strategy.downlink_schema("train"), strategy.uplink_schema("train")
-        received = wire.decode(wire.encode(strategy.send(state, node, task), down, Ids(), None, "fp32"), down)
+        received = wire.decode(wire.encode(strategy.send(state, node, task), down, Ids()), down)
         sent = strategy.train(received, client_of(fed, tmp_path, node.id))
-        data = wire.encode(sent, up, Ids(), received.masks, "fp32")
+        data = wire.encode(sent, up, Ids(), known=received.masks)
         replies.append(Reply(node, wire.decode(data, up, received.masks)))
     after = strategy.merge(state, replies, task)
     plain_tree(after)

@@ -84,7 +84,7 @@ def test_local_only_sends_empty_messages_and_goes_on_from_its_own_model(tmp_path
     client = client_of(fed, tmp_path)
     reply = strategy.train(Payload(), client)
     first = {n: t.clone() for n, t in strategy.personal(Payload(), client).state_dict().items()}
-    data = wire.encode(reply, strategy.uplink_schema("train"), Ids(), None, "fp32")
+    data = wire.encode(reply, strategy.uplink_schema("train"), Ids())
     told = codec.inspect(data, strategy.uplink_schema("train"))
     assert not reply.weights and (told.values, told.mask, told.dense) == (0, 0, 0)
     client.store.commit()
@@ -143,12 +143,12 @@ def test_a_random_mask_costs_no_bytes_either_way_and_never_changes(tmp_path: Pat
     fed = built(strategy={"name": "random_erk", "density": 0.2})
     strategy = fed.strategy
     state, answers = replies(fed, tmp_path)
-    down = wire.encode(state.payload, strategy.downlink_schema("train"), Ids(), None, "fp32")
-    up = wire.encode(answers[0].payload, strategy.uplink_schema("train"), Ids(), None, "fp32")
+    down = wire.encode(state.payload, strategy.downlink_schema("train"), Ids())
+    up = wire.encode(answers[0].payload, strategy.uplink_schema("train"), Ids())
     kept = masks.count(state.masks)
     for data in (down, up):
         told = codec.inspect(data, strategy.downlink_schema("train"))
-        assert told.mask == 0 and told.values == 4 * kept
+        assert told.mask == 0 and 3 * kept < told.values < 4 * kept
     after = strategy.merge(state, answers, Task("train", 1, fed.nodes))
     for name, mask in state.masks.items():
         assert torch.equal(after.masks[name], mask) and not after.weights[name][~mask].any()

@@ -39,7 +39,7 @@ def test_sent_plus_new_residual_is_update_plus_old_residual_exactly(uplink: str,
         update = {n: torch.randn(w.shape, generator=rng) for n, w in fed.shared.items()}
         reply = strategy.reply(update, mask, client)
         # through the wire, as a server would see it
-        data = wire.encode(reply, strategy.uplink_schema("train"), Ids(), {n: replied(mask[n]) for n in mask}, "fp32")
+        data = wire.encode(reply, strategy.uplink_schema("train"), Ids(), known={n: replied(mask[n]) for n in mask})
         sent = sent_of(wire.decode(data, strategy.uplink_schema("train"), {n: replied(mask[n]) for n in mask}))
         new = client.store["residual"]
         for name in mask:
