@@ -81,7 +81,7 @@ def test_the_result_is_that_of_local(strategy: str, real: dict[str, Path], tmp_p
 
 
 class Run:
-    """One client, a payload of 1 MB, a proxy between it and the server; with TLS, strangers at the server's door."""
+    """One client, a payload of some 2 MB, a proxy between it and the server; with TLS, strangers at the server's door."""
 
     def __init__(self, tls: bool, folder: Path) -> None:
         self.tls, self.folder, self.proxy = tls, folder, Proxy()
@@ -92,7 +92,7 @@ class Run:
             if tls:
                 self._knock(make(folder / "other", 1))
             began = time.monotonic()
-            experiment = wanted(clients=1, rounds=1, model={"name": "mlp", "hidden": [16000]})
+            experiment = wanted(clients=1, rounds=1, model={"name": "mlp", "hidden": [32000]})
             self.info = ran(Remote(lambda: self.here), folder / "run", experiment)
             self.seen, self.took = self.proxy.total(), time.monotonic() - began
             self.idle = self.proxy.idle(6.0)
