@@ -61,6 +61,7 @@ def test_keys_come_with_a_home_for_the_command_flwr(tmp_path: Path) -> None:
     assert 'address = "127.0.0.1:8000"' in home and str(tmp_path / "lab" / "ca.crt") in home
 
 
+@pytest.mark.slow
 @pytest.mark.grpc
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="ends Flower's daemon by what it finds under /proc")
 def test_flowers_own_simulation_engine_runs_it(tmp_path: Path) -> None:

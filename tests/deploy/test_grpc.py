@@ -81,7 +81,7 @@ def test_the_result_is_that_of_local(strategy: str, real: dict[str, Path], tmp_p
 
 
 class Run:
-    """One client, a payload of some 2 MB, a proxy between it and the server; with TLS, strangers at the server's door."""
+    """One client, some 2 MB a payload, a proxy between it and the server; with TLS, strangers at the server's door."""
 
     def __init__(self, tls: bool, folder: Path) -> None:
         self.tls, self.folder, self.proxy = tls, folder, Proxy()

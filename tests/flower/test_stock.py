@@ -351,6 +351,7 @@ def test_rounded_values_are_fewer_bytes_and_near(values: str, bits: int) -> None
     assert same(*seen), "equal arrays are rounded equally"
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_the_example_runs_in_flower_s_simulation(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "stock-flower.md").read_text(encoding="utf-8")
