@@ -226,16 +226,6 @@ def cost(symbols):
     return _cost(_Bytes(symbols))
 
 
-def survey(values):
-    cdef _Bytes a = _Bytes(values)
-    exponents = np.empty(256, np.int64)
-    cdef _Bytes b = _Bytes(exponents)
-    cdef uint32_t any = 0
-    with nogil:
-        survey_values(a.at, a.size // 4, <int64_t *>b.at, &any)
-    return exponents, any
-
-
 cdef int64_t _codes(const int64_t *counts, int top, int width) noexcept nogil:
     cdef int64_t largest = (1 << width) - 1, escaped = 0, total = 0, bits = 0, number
     cdef int i

@@ -85,8 +85,9 @@ class _ByName:
     """Pieces of a payload by name: in the schema's order none waits for another."""
 
     def __init__(self, of: Iterator[Piece]):
-        self.of, self.waiting = of, {}  # type: Iterator[Piece], dict[str, Piece]
-        self.next: Piece | None = next(of, None)
+        self.of = of
+        self.waiting: dict[str, Piece] = {}
+        self.next = next(of, None)
 
     def take(self, name: str) -> Piece | None:
         while self.next is not None and name not in self.waiting:

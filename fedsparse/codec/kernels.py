@@ -69,7 +69,6 @@ pdep = _module.pdep
 compact = _module.compact
 expand = _module.expand
 cost = _module.cost
-survey = _module.survey
 plan = _module.plan
 split = _module.split
 join = _module.join

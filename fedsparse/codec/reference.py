@@ -120,11 +120,6 @@ def expand(bitmap: np.ndarray, values: np.ndarray, out: np.ndarray) -> None:
     out[unpack(bitmap, out.size)] = values
 
 
-def survey(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """How often each exponent occurs, int64[256], and the OR of all the words."""
-    return np.bincount(values >> 23 & 0xFF, minlength=256), int(np.bitwise_or.reduce(values))
-
-
 def split(values: np.ndarray, top: int, width: int, low: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Planes of values whose exponents are at most `top`: (codes, escapes, mid, rest).
 
