@@ -3,120 +3,23 @@
 from __future__ import annotations
 
 import ast
-import logging
-import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flower.stocked import CLIENTS, Wire, app, query, same, trained, weights
+from flower.stocked import quiet as quiet  # a fixture for every test here
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.serverapp.strategy import FedAdam, FedAvg, Strategy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays, scalar_dtypes
 
-from fedsparse import codec
-from fedsparse.flower import CompressedGrid, compress_mod, private, records
-from fedsparse.flower.grids import CLIENT_FAILED, OwnGrid
-from fedsparse.payload import Payload
-
-SHAPES = {"conv/kernel": (8, 3, 3, 3), "fc.weight": (10, 300), "fc.bias": (10,), "": (2,), "scale": ()}
-CLIENTS = 3
-Spoil = Callable[[Message], None]
-
-
-def weights(seed: int = 0) -> ArrayRecord:
-    """A model, half of whose weights are zero, a few with a sign, and names that the codec has no place for."""
-    rng = np.random.default_rng(seed)
-    drawn = {name: rng.normal(size=shape) for name, shape in SHAPES.items()}
-    zeros = {name: np.where(x < -2, -0.0, 0.0) for name, x in drawn.items()}
-    return ArrayRecord({n: Array(np.asarray(np.where(x > 0, x, zeros[n]), np.float32)) for n, x in drawn.items()})
-
-
-def app(*mods: Any) -> ClientApp:
-    """Clients that move each weight a little, and measure its norm."""
-    made = ClientApp(mods=list(mods))
-
-    @made.train()
-    def train(message: Message, context: Context) -> Message:
-        rng = np.random.default_rng(context.node_id)
-        moved = {}
-        for name, array in message.content["arrays"].items():
-            x = array.numpy()
-            moved[name] = Array(np.asarray(x + (x != 0) * 0.01 * rng.normal(size=x.shape), np.float32))
-        told = MetricRecord({"num-examples": 10 * context.node_id})
-        return Message(RecordDict({"arrays": ArrayRecord(moved), "metrics": told}), reply_to=message)
-
-    @made.evaluate()
-    def evaluate(message: Message, context: Context) -> Message:
-        norm = sum(float(np.abs(x).sum()) for x in message.content["arrays"].to_numpy_ndarrays())
-        told = MetricRecord({"num-examples": 1, "norm": norm})
-        return Message(RecordDict({"metrics": told}), reply_to=message)
-
-    @made.query()
-    def query(message: Message, context: Context) -> Message:
-        return Message(message.content, reply_to=message)
-
-    return made
-
-
-class Wire(OwnGrid):
-    """A ClientApp behind Flower's serialisation, which counts the bytes of arrays in both directions."""
-
-    def __init__(self, app: ClientApp, spoil: Spoil | None = None) -> None:
-        super().__init__(CLIENTS, {})
-        self.app, self.spoil, self.sent = app, spoil, {"down": 0, "up": 0}
-
-    def _carried(self, message: Message, direction: str) -> Message:
-        proto = message_to_proto(message)
-        for item in proto.content.items:
-            self.sent[direction] += sum(len(entry.value.data) for entry in item.array_record.items)
-        return message_from_proto(type(proto).FromString(proto.SerializeToString()))
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        for i, message in enumerate(messages):
-            private.set_message_id(message, f"message {i}")
-            node = message.metadata.dst_node_id
-            try:
-                reply = self.app(self._carried(message, "down"), Context(1, node, {}, RecordDict(), {}))
-            except Exception as error:
-                reply = Message(Error(CLIENT_FAILED, str(error)), reply_to=message)
-            if self.spoil and node == 2 and not reply.has_error():
-                self.spoil(reply)
-            yield reply if reply.has_error() else self._carried(reply, "up")
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Flower's log, without what it prints of each round."""
-    log = logging.getLogger("flwr")
-    level, log.level = log.level, logging.ERROR
-    yield
-    log.level = level
-
-
-def trained(strategy: Strategy, grid: Any, rounds: int = 3) -> Any:
-    random.seed(0)  # Flower draws the order of clients
-    return strategy.start(grid=grid, initial_arrays=weights(), num_rounds=rounds)
-
-
-def query(grid: Any, content: RecordDict) -> Message:
-    (reply,) = grid.send_and_receive([Message(content, 1, "query")])
-    return reply
-
-
-def same(one: ArrayRecord, other: ArrayRecord) -> bool:
-    """Equal names in equal order, and equal bytes of each array."""
-    return [*one.items()] == [*other.items()]
-
+from fedsparse.flower import CompressedGrid, compress_mod, records
 
 # ---- the same result ----
 
@@ -262,75 +165,6 @@ def test_a_record_of_the_codec_s_name_is_refused() -> None:
 def test_unknown_values_are_refused_at_once() -> None:
     with pytest.raises(ValueError, match="fp33.*fp32"):
         CompressedGrid(Wire(app()), values="fp33")
-
-
-# ---- replies that must not be used ----
-
-
-def _opaque(reply: Message) -> Array:
-    return reply.content["arrays"][records.KEY]
-
-
-def _flipped(reply: Message) -> None:
-    array = _opaque(reply)
-    array.data = array.data[:100] + bytes([array.data[100] ^ 1]) + array.data[101:]
-
-
-def _cut(reply: Message) -> None:
-    _opaque(reply).data = _opaque(reply).data[:20]
-
-
-def _foreign(reply: Message) -> None:
-    """Arrays that are fine, and of other shapes than those that were sent."""
-    named = {name: Array(np.ones(2, np.float32)) for name in "ab"}
-    _, held = records.pack(ArrayRecord(named), "fp32", None)
-    packed, _ = records.pack(ArrayRecord(named), "fp32", held)
-    reply.content["arrays"] = packed
-
-
-def _huge(reply: Message) -> None:
-    """A gigabyte in a few bytes: whoever believes it is lost."""
-    many = {name: np.zeros(1 << 22, np.float32) for name in "abc"}
-    data = codec.encode(Payload(many, dict.fromkeys(many, np.zeros(1 << 22, np.bool_))))
-    _opaque(reply).data = data
-
-
-def _twice(reply: Message) -> None:
-    reply.content["arrays"]["0/scale"] = Array(np.ones(1, np.float32))
-
-
-def _nowhere(reply: Message) -> None:
-    reply.content["arrays"]["here/x"] = Array(np.ones(1, np.float32))
-
-
-@pytest.mark.parametrize("spoil", [_flipped, _cut, _foreign, _huge, _twice, _nowhere])
-def test_a_reply_that_cannot_be_read_is_that_of_a_failed_client(spoil: Spoil) -> None:
-    wire = Wire(app(compress_mod), spoil)
-    grid = CompressedGrid(wire, max_bytes=1 << 20)
-    result = trained(FedAvg(fraction_evaluate=0.0), grid, rounds=2)
-    assert sorted((row.node, row.refused) for row in grid.transfers if row.direction == "up") == [
-        *[(1, False)] * 2, *[(2, True)] * 2, *[(3, False)] * 2,
-    ]  # fmt: skip
-    assert sum(row.sent for row in grid.transfers if row.direction == "up") == wire.sent["up"]
-
-    def lost(reply: Message) -> None:
-        reply.__dict__.update(_content=None, _error=Error(CLIENT_FAILED, "gone"))
-
-    without = trained(FedAvg(fraction_evaluate=0.0), Wire(app(), lost), rounds=2)
-    assert same(result.arrays, without.arrays)
-
-
-def test_the_error_names_the_node_and_the_reason() -> None:
-    grid = CompressedGrid(Wire(app(compress_mod), _flipped))
-    (reply,) = grid.send_and_receive([Message(RecordDict({"arrays": weights()}), 2, "query")])
-    assert reply.has_error() and reply.metadata.src_node_id == 2
-    assert "refused" in str(reply.error.reason) and "checksum" in str(reply.error.reason)
-
-
-def test_a_client_refuses_what_is_too_large_for_it() -> None:
-    grid = CompressedGrid(Wire(app(partial(compress_mod, max_bytes=1000))))
-    reply = query(grid, RecordDict({"arrays": weights()}))
-    assert reply.has_error() and reply.error.code == CLIENT_FAILED
 
 
 # ---- values that are rounded on their way ----
