@@ -42,3 +42,5 @@ def bench(
     with Console(stderr=True).status("Measuring ..."):
         found = measuring.report(*size)
     tables.console().print(Markdown(found))
+    if quick:
+        tables.note("The limits are meant for eight million values: --quick measures one million.")
