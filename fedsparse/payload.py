@@ -70,6 +70,39 @@ class Packed:
         return self.bits
 
 
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A structured mask: kept are the positions that every axis keeps, as whole rows, columns, channels are.
+
+    axes: for each axis which of it are kept (boolean, one axis), or None for all.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[Array | None, ...]
+
+    @cached_property
+    def count(self) -> int:
+        kept = (n if axis is None else int(axis.sum()) for n, axis in zip(self.shape, self.axes, strict=True))
+        return math.prod(kept)
+
+    @cached_property
+    def bits(self) -> Array:
+        like: Any = next((axis for axis in self.axes if axis is not None), None)
+        ones = like.new_ones if hasattr(like, "new_ones") else lambda size: np.ones(size, np.bool_)  # as it was given
+        bits = ones(1)
+        for size, axis in zip(reversed(self.shape), reversed(self.axes), strict=True):
+            bits = ((ones(size) if axis is None else axis)[:, None] & bits).reshape(-1)
+        return bits.reshape(self.shape)
+
+    def dense(self) -> Array:
+        return self.bits
+
+
+def as_masks(masks: Mapping[str, Mask | Array | None]) -> dict[str, Mask]:
+    """All masks that there are; a bare boolean array, the commonest one, may be written as it is."""
+    return {name: m if hasattr(type(m), "dense") else Bits(m) for name, m in masks.items() if m is not None}
+
+
 @dataclass(frozen=True)
 class Payload:
     """One message's content.
@@ -90,9 +123,7 @@ class Payload:
     absent: Absent = "unheld"
 
     def __post_init__(self) -> None:
-        # A bare boolean array is the commonest mask: let strategies write it as it is.
-        wrapped = {n: m if hasattr(type(m), "dense") else Bits(m) for n, m in self.masks.items()}
-        object.__setattr__(self, "masks", wrapped)
+        object.__setattr__(self, "masks", as_masks(self.masks))
 
     def tensors(self) -> dict[str, Array]:
         """All tensors in wire order: `weights` by name, then `extra` as "GROUP/NAME"."""
@@ -123,7 +154,10 @@ class Schema:
     tensors: Mapping[str, Spec]
     maskable: frozenset[str] = frozenset()
     partial: bool = False
-    agreed: Mapping[str, Mask] = field(default_factory=dict)
+    agreed: Mapping[str, Mask | Array] = field(default_factory=dict)  # kept as Mask
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "agreed", as_masks(self.agreed))
 
     @cached_property
     def derived(self) -> dict[str, int]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedsparse.codec import Seeded
 from fedsparse.codec.container import DTYPES
-from fedsparse.payload import Bits, Ids, Mask, Payload, Schema, Spec
+from fedsparse.payload import Bits, Grid, Ids, Mask, Payload, Schema, Spec
 
 DTYPE_NAMES = st.sampled_from([*DTYPES, "float32", "float32", "float32"])
 NAMES = st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -48,6 +48,11 @@ def grid(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
+def axes(rng: np.random.Generator, shape: tuple[int, ...]) -> Grid:
+    """The same as what it is made of."""
+    return Grid(shape, tuple(rng.random(n) < 0.6 if rng.random() < 0.6 else None for n in shape))
+
+
 def n_of_m(rng: np.random.Generator, shape: tuple[int, ...], n: int, m: int) -> np.ndarray:
     """A mask of n in every m positions; the last ones, if they are fewer than m, are dropped."""
     size = int(np.prod(shape))
@@ -69,9 +74,11 @@ def near(rng: np.random.Generator, values: np.ndarray, reach: int) -> np.ndarray
 def kept(draw: st.DrawFn, rng: np.random.Generator, shape: tuple[int, ...]) -> Mask:
     """Any mask of this shape: at random, or by a rule."""
     size = int(np.prod(shape))
-    kind = draw(st.sampled_from(["random", "random", "random", "grid", "n of m", "seed"]))
+    kind = draw(st.sampled_from(["random", "random", "random", "grid", "axes", "n of m", "seed"]))
     if kind == "grid":
         return Bits(grid(rng, shape))
+    if kind == "axes":
+        return axes(rng, shape)
     if kind == "n of m":
         return Bits(n_of_m(rng, shape, *draw(st.sampled_from([(1, 2), (2, 4), (1, 4), (4, 8), (7, 8)]))))
     if kind == "seed":

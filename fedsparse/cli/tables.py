@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -19,9 +18,9 @@ from fedsparse.cli.progress import known, megabytes
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fedsparse.cli.views import Split
+    from fedsparse.cli.views import Fleet, Split
     from fedsparse.codec import Header, Inspection
-    from fedsparse.results import Comparison, Run
+    from fedsparse.results import Run
 
 DONE = "done"
 
@@ -64,7 +63,8 @@ def exit_code(runs: Iterable[Run]) -> int:
 # ---- lists ----
 
 
-def _table(*columns: str, left: int = 1, tight: bool = False) -> Table:
+def grid(*columns: str, left: int = 1, tight: bool = False) -> Table:
+    """An empty table; the first `left` columns are text."""
     padding = (0, 0) if tight else (0, 1)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, header_style="bold", show_edge=False)
     for place, column in enumerate(columns):
@@ -74,7 +74,7 @@ def _table(*columns: str, left: int = 1, tight: bool = False) -> Table:
 
 def print_list(kind: str, rows: Sequence[Mapping[str, str]]) -> None:
     """Names and what they are."""
-    table = _table("name", "summary", left=2)
+    table = grid("name", "summary", left=2)
     table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(row["name"], Text(row["summary"]))
@@ -90,99 +90,26 @@ def print_run(run: Run) -> None:
     percent = info["metric"] == "accuracy"
     unit = " %" if percent else ""
     lines = {
-        info["metric"]: _value(info["final"], percent) + unit * known(info["final"]),
-        "personal": _value(info["final_personal"], percent) + unit * known(info["final_personal"]),
-        "density": _value(info["density"], False),
-        "MB up": megabytes(_mega(info["bytes_up"])),
-        "MB down": megabytes(_mega(info["bytes_down"])),
+        info["metric"]: figure(info["final"], percent) + unit * known(info["final"]),
+        "personal": figure(info["final_personal"], percent) + unit * known(info["final_personal"]),
+        "density": figure(info["density"], False),
+        "MB up": megabytes(mega(info["bytes_up"])),
+        "MB down": megabytes(mega(info["bytes_down"])),
         "seconds": f"{info['seconds']:.1f}",
+        **({"simulated": simulated(info["sim_seconds"])} if known(info["sim_seconds"]) else {}),
         "model": str(info["model_hash"] or "-")[:16],
     }
-    table = _table(f"{info['variant']}", f"seed {info['seed']}, {info['rounds']} rounds")
+    table = grid(f"{info['variant']}", f"seed {info['seed']}, {info['rounds']} rounds")
     for name, value in lines.items():
         table.add_row(str(name), value)
     out = console()
     out.print(table)
-    _status([run], out)
+    print_status([run], out)
     out.print(Text(f"\n{near(run.folder)}"), soft_wrap=True)
 
 
-@dataclass(frozen=True)
-class _Column:
-    """A column of the comparison; those with a higher `spare` are left out first where the terminal is narrow."""
-
-    head: str
-    cell: Callable[[Mapping[str, Any]], str]
-    spare: int = 0
-
-
-def print_comparison(comparison: Comparison) -> None:
-    """A row a variant: quality, density, bytes, both relative to FedAvg, and quality at equal MB."""
-    rows, runs, out = records(comparison.summary), comparison.runs, console()
-    out.print(Text(_heading(runs), style="bold"))
-    out.print(_fitting(_columns(rows, str(runs[0].summary["metric"])), rows, out))
-    _beside(rows, runs, out)
-    out.print(Text(f"\n{near(comparison.folder / 'report.html')}"), soft_wrap=True)
-
-
-def _columns(rows: Sequence[Mapping[str, Any]], metric: str) -> list[_Column]:
-    percent = metric == "accuracy"
-    unit = "\n%" if percent else ""
-    budget = next((_both(row) for row in rows if row["variant"] == row["budget"]), None)
-    compared = sum(known(row["personal_at_budget_mean"]) or known(row["at_budget_mean"]) for row in rows) > 1
-    at = f"at {megabytes(budget)} MB"
-    equal = [
-        _Column(f"{at}{unit}", lambda r: _spread(r, "at_budget", percent), 2),
-        _Column(f"personal\n{at}", lambda r: _spread(r, "personal_at_budget", percent), 3),
-    ]
-    return [
-        _Column(f"{metric}{unit}", lambda r: _spread(r, "final", percent)),
-        _Column("minus\nFedAvg", lambda r: _difference(r, "final", percent), 1),
-        _Column(f"personal{unit}", lambda r: _spread(r, "final_personal", percent)),
-        _Column("minus\nFedAvg", lambda r: _difference(r, "final_personal", percent), 4),
-        _Column("density", lambda r: _value(r["density_mean"], False)),
-        _Column("MB\nup", lambda r: megabytes(_mega(r["bytes_up_mean"]))),
-        _Column("MB\ndown", lambda r: megabytes(_mega(r["bytes_down_mean"]))),
-        _Column("MB % of\nFedAvg", lambda r: f"{r['bytes_ratio'] * 100:.1f}" if known(r["bytes_ratio"]) else "-"),
-        _Column("MB to\ntarget", lambda r: megabytes(r["mb_to_target_mean"])),
-        *(equal if compared else []),
-        _Column("s", lambda r: _seconds(r["seconds_mean"]), 5),
-    ]
-
-
-def _fitting(columns: Sequence[_Column], rows: Sequence[Mapping[str, Any]], out: Console) -> Table:
-    """The table with as many columns as the terminal has room for, tight only if need be."""
-    unbounded = out.options.update(max_width=10_000)
-    for most in range(max(column.spare for column in columns), -1, -1):
-        shown = [column for column in columns if column.spare <= most]
-        for tight in (False, True):
-            table = _table("", *(column.head for column in shown), tight=tight)
-            table.columns[0].no_wrap = True
-            for place in table.columns:
-                place.vertical = "bottom"
-            for row in rows:
-                table.add_row(Text(str(row["variant"])), *(column.cell(row) for column in shown))
-            if out.measure(table, options=unbounded).maximum <= out.width:
-                return table
-    return table
-
-
-def _heading(runs: Sequence[Run]) -> str:
-    first, seeds = runs[0].summary, len({run.summary["seed"] for run in runs})
-    rounds = f"{first['rounds']} round{'s' * (first['rounds'] != 1)}"
-    return f"{first['dataset']}, {first['model']}, {rounds}; mean ± sd over {seeds} seed{'s' * (seeds != 1)}\n"
-
-
-def _beside(rows: Sequence[Mapping[str, Any]], runs: Sequence[Run], out: Console) -> None:
-    told = [(row["variant"], row["overrides"]) for row in rows if row["overrides"]]
-    if told:
-        out.print()
-    for label, overrides in told:
-        out.print(Text.assemble((str(label), "bold"), f": {overrides}"))
-    _status(runs, out)
-
-
-def _status(runs: Sequence[Run], out: Console) -> None:
+def print_status(runs: Sequence[Run], out: Console) -> None:
+    """A line for each run that is not done."""
     for run in runs:
         info = run.summary
         if info["status"] != DONE:
@@ -196,38 +123,24 @@ def near(path: Any) -> str:
     return str(path) if found.startswith("..") else found
 
 
-def _mega(count: Any) -> float | None:
+def mega(count: Any) -> float | None:
+    """MB of bytes, None where they are not known."""
     return count / 1e6 if known(count) else None
 
 
-def _value(value: Any, percent: bool) -> str:
+def figure(value: Any, percent: bool) -> str:
+    """A metric or a share."""
     if not known(value):
         return "-"
     return f"{value * 100:.1f}" if percent else f"{value:.3f}" if abs(value) < 100 else f"{value:.5g}"
 
 
-def _spread(row: Mapping[str, Any], name: str, percent: bool) -> str:
-    return _pair(row[f"{name}_mean"], row[f"{name}_sd"], percent)
+def simulated(value: Any) -> str:
+    """Simulated seconds in the unit that suits them."""
+    from fedsparse.measures import time_unit
 
-
-def _pair(mean: Any, sd: Any, percent: bool) -> str:
-    return _value(mean, percent) + (f"±{_value(sd, percent)}" if known(sd) else "")
-
-
-def _difference(row: Mapping[str, Any], name: str, percent: bool) -> str:
-    mean = row[f"{name}_diff"]
-    if not known(mean) or row["strategy"] == row["variant"] == "fedavg":
-        return "-"
-    return ("+" if mean >= 0 else "") + _pair(mean, row[f"{name}_diff_sd"], percent)
-
-
-def _both(row: Mapping[str, Any]) -> float | None:
-    """MB of both directions."""
-    return _mega(row["bytes_up_mean"] + row["bytes_down_mean"])
-
-
-def _seconds(value: Any) -> str:
-    return "-" if not known(value) else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+    unit = time_unit(value) if known(value) else None
+    return "-" if unit is None else f"{megabytes(value / unit.seconds)} {unit.name}"
 
 
 # ---- payloads ----
@@ -235,10 +148,11 @@ def _seconds(value: Any) -> str:
 
 def print_payload(head: Header, found: Inspection) -> None:
     """A row a tensor in the payload's order, the sums by kind below."""
-    table = _table("tensor", "mask", "values", "kept", "mask bytes", "value bytes", left=3)
+    table = grid("tensor", "mask", "values", "kept", "mask bytes", "value bytes", left=3)
     for row in found.tensors:
         kept = "-" if row.kept is None else f"{row.kept:,}"
-        table.add_row(Text(row.name), row.mask, row.values, kept, f"{row.mask_bytes:,}", f"{row.value_bytes:,}")
+        name = Text(_visible(row.name))
+        table.add_row(name, row.mask, row.values, kept, f"{row.mask_bytes:,}", f"{row.value_bytes:,}")
     out = console()
     out.print(table)
     kinds = ", ".join(f"{kind} {getattr(found, kind):,}" for kind in ("values", "mask", "dense", "header"))
@@ -249,6 +163,11 @@ def print_payload(head: Header, found: Inspection) -> None:
     out.print(Text(f"format {version}, {head.kind}, absent is {head.absent}{relies}\n{ids}"))
 
 
+def _visible(text: str) -> str:
+    """A name of unknown origin, as one line that cannot steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 # ---- data and devices ----
 
 
@@ -257,10 +176,10 @@ def print_split(split: Split) -> None:
     texts = ["client", "name", "device"] if split.named else ["client", "device"]
     counts = ["train", "validation", "test", *(["classes"] if split.classes else [])]
     spread = [] if split.classes else ["mean", "sd", "q05", "median", "q95"]
-    table = _table(*texts, *counts, *spread, *(["labels"] if split.classes else []), left=len(texts))
+    table = grid(*texts, *counts, *spread, *(["labels"] if split.classes else []), left=len(texts))
     for row in records(split.table):
         bar = [split.bar(row)] if split.classes else []
-        numbers = [_value(row[name], False) for name in spread]
+        numbers = [figure(row[name], False) for name in spread]
         table.add_row(*(Text(str(row[name])) for name in texts + counts), *numbers, *bar)
     out = console()
     out.print(table)
@@ -268,17 +187,38 @@ def print_split(split: Split) -> None:
     out.print(Text("\n".join(split.details)))
 
 
-def print_tiers(rows: Sequence[Mapping[str, Any]]) -> None:
-    """A row a tier of devices."""
-    table = _table("device", "share", "clients", "GFLOP/s", "MB/s down", "MB/s up", "latency ms")
-    for row in rows:
-        table.add_row(
-            str(row["device"]),
-            f"{row['share']:g}",
-            str(row["clients"]),
-            f"{row['flops'] / 1e9:g}",
-            f"{row['down'] / 1e6:g}",
-            f"{row['up'] / 1e6:g}",
-            f"{row['latency'] * 1e3:g}",
-        )
-    console().print(table)
+def print_tiers(fleet: Fleet) -> None:
+    """A row a tier of devices; where its clients differ three rows, for each number by itself."""
+    table = grid("device", "share", "clients", "", *_SHOWN)
+    for tier, share in fleet.shares.items():
+        own = fleet.table[fleet.table["device"] == tier]
+        numbers = own[[name for name, _ in _SHOWN.values()]].replace({"memory": {0.0: float("inf")}})
+        rows = {"slowest": numbers.min(), "median": numbers.median(), "fastest": numbers.max()}
+        # Of latency and dropout much is worse.
+        for name in ("latency", "dropout"):
+            rows["slowest"][name], rows["fastest"][name] = rows["fastest"][name], rows["slowest"][name]
+        if own.empty or (rows["slowest"] == rows["fastest"]).all():
+            rows = {"": rows["median"]}
+        for n, (which, row) in enumerate(rows.items()):
+            told = (tier, f"{share:g}", str(len(own))) if n == 0 else ("", "", "")
+            table.add_row(*map(Text, told), which, *(_scaled(row[name], unit) for name, unit in _SHOWN.values()))
+    out = console()
+    out.print(table)
+    out.print(Text(f"\n{fleet.heading}", style="bold"))
+    out.print(Text("\n".join(fleet.details)))
+
+
+_SHOWN = {
+    "GFLOP/s": ("flops", 1e9),
+    "MB/s down": ("down", 1e6),
+    "MB/s up": ("up", 1e6),
+    "latency ms": ("latency", 1e-3),
+    "memory GB": ("memory", 1e9),
+    "dropout %": ("dropout", 0.01),
+    "ready %": ("ready", 0.01),
+}
+"""Columns of numbers: what stands in the fleet's table, and in which unit it is shown."""
+
+
+def _scaled(value: float, unit: float) -> str:
+    return "-" if value == float("inf") or value != value else f"{value / unit:.3g}"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from fedsparse.codec import kernels, masks
-from fedsparse.codec.decoder import PLAIN, Piece, opened, pieces
+from fedsparse.codec.decoder import PLAIN, Piece, opened, pieces, writable
 from fedsparse.codec.wire import Buffer, DecodeError
-from fedsparse.payload import Mask, Packed, Schema, Tensors
+from fedsparse.payload import Array, Mask, Packed, Schema, Spec, Tensors, as_masks
 
 SUMMABLE = "fiu"  # kinds of dtypes: floats and integers
 
@@ -47,9 +47,9 @@ def accumulate(
     schema: Schema,
     max_bytes: int,
     *,
-    known: Mapping[str, Mask] | None = None,
+    known: Mapping[str, Mask | Array] | None = None,
     reference: Tensors | None = None,
-    out: Mapping[str, np.ndarray] | None = None,
+    out: Mapping[str, Array] | None = None,
 ) -> Sums:
     """The sum of `weight * values` over payloads of one schema; no payload is ever dense.
 
@@ -58,7 +58,8 @@ def accumulate(
     position outside a payload's mask does not count for it; where it is "zero", it counts as 0. Payloads must agree on
     it. Tensors that a payload does not have do not count for it.
 
-    out: float32 arrays to sum into, by flat name: contiguous, of the tensor's shape; their contents do not matter.
+    out: float32 arrays or CPU tensors to sum into, by flat name: contiguous, of the tensor's shape; their contents do
+    not matter.
     Everything else is as in `decode`. ValueError where payloads and weights do not go together, or a tensor is of a
     dtype without a sum; DecodeError as in `decode`.
     """
@@ -67,7 +68,8 @@ def accumulate(
     found = [opened(data, schema, max_bytes) for data in payloads]
     if len({(one.header.kind, one.header.absent) for one in found}) > 1:
         raise DecodeError("the payloads disagree on what they hold (kind) or on what is absent")
-    held = {name: Packed(masks.pack(mask), tuple(mask.shape), mask.count) for name, mask in (known or {}).items()}
+    given = as_masks(known or {})
+    held = {name: Packed(masks.pack(mask), tuple(mask.shape), mask.count) for name, mask in given.items()}
     streams = [_ByName(pieces(one, schema, held, reference or {})) for one in found]
     unheld, sums = found[0].header.absent == "unheld", Sums()
     for name, spec in schema.tensors.items():
@@ -121,11 +123,10 @@ def _everywhere(piece: Piece) -> Piece:
     return replace(piece, bitmap=None, kept=piece.n, source=values.view(np.uint8))
 
 
-def _sum32(name: str, there: list[tuple[Piece, float]], unheld: bool, sums: Sums, out: np.ndarray | None) -> None:
+def _sum32(name: str, there: list[tuple[Piece, float]], unheld: bool, sums: Sums, out: Array | None) -> None:
     piece = there[0][0]
-    total = np.empty(piece.shape, np.float32) if out is None else out
-    if total.dtype != np.float32 or total.shape != piece.shape or not total.flags.c_contiguous:
-        raise ValueError(f"tensor {name!r}: needed is a contiguous array of float32 {piece.shape}")
+    spec = Spec(PLAIN, piece.shape)
+    total = np.empty(piece.shape, np.float32) if out is None else writable(name, out, spec)
     flat, held = total.reshape(-1), None
     everywhere = _weights(there)
     masked = unheld and _masked(there)
@@ -157,7 +158,7 @@ def _add(name: str, clients: list, total: np.ndarray, held: np.ndarray | None) -
         raise DecodeError("its values are not as many as its mask keeps, or no values at all", name)
 
 
-def _sum(name: str, there: list[tuple[Piece, float]], unheld: bool, sums: Sums, out: np.ndarray | None) -> None:
+def _sum(name: str, there: list[tuple[Piece, float]], unheld: bool, sums: Sums, out: Array | None) -> None:
     """Tensors of other dtypes are few: one after the other, dense, in float64."""
     del out
     piece = there[0][0]

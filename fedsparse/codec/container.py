@@ -5,11 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import xxhash
 
-from fedsparse.codec.wire import Buffer, DecodeError, Reader, put_text, put_varint
+from fedsparse.codec.wire import Buffer, DecodeError, Reader, octets, put_text, put_varint
 from fedsparse.payload import Absent, Ids, Kind, Schema
 
 MAGIC, MAJOR, MINOR = b"FSPC", 1, 0
@@ -20,6 +21,7 @@ IDS = struct.Struct("<QQII")
 IDS_AT = HEAD.size - IDS.size
 TRAILER = 8
 BY_SCHEMA, UPDATE, ZERO = 1, 2, 4  # flags
+KINDS, ABSENT = get_args(Kind), get_args(Absent)
 NAME_CAP, AXES_CAP = 1024, 32
 DENSE, MISSING = 0, 255  # the mask modes that the table itself must know
 NO_VALUES, RAW = 0, 1  # the value modes that it must know: they have no stream
@@ -112,7 +114,7 @@ def schema_hash(schema: Schema) -> int:
         put_description(out, name, dtype_code(name, spec.dtype), spec.shape)
     if schema.agreed:
         put_varint(out, len(schema.agreed))
-        for name, mask in schema.agreed.items():
+        for name, mask in sorted(schema.agreed.items()):
             put_text(out, name, NAME_CAP)
             out += np.packbits(np.asarray(mask.dense(), np.bool_), axis=None, bitorder="little").tobytes()
     return schema.derived.setdefault("hash", xxhash.xxh3_64_intdigest(out))
@@ -134,6 +136,8 @@ def reference_hash(relied: Iterable[tuple[str, np.ndarray]]) -> int:
 
 
 def pack_header(ids: Ids, kind: str, absent: str, schema: int | None, reference: int = 0) -> bytes:
+    if kind not in KINDS or absent not in ABSENT:
+        raise ValueError(f"kind is {kind!r}, absent {absent!r}: allowed are {KINDS} and {ABSENT}")
     flags = (schema is not None) * BY_SCHEMA | (kind == "update") * UPDATE | (absent == "zero") * ZERO
     return HEAD.pack(MAGIC, MAJOR, MINOR, flags, schema or 0, reference, *_ids(ids))
 
@@ -156,7 +160,7 @@ def join(parts: list[Buffer]) -> bytes:
 def stamp(data: Buffer, ids: Ids) -> bytes:
     """The same content for another receiver: other ids, another checksum, all else as it is."""
     header(data)  # a damaged payload must not get a good checksum
-    view = memoryview(data)
+    view = octets(data)
     return join([bytes(view[:IDS_AT]) + IDS.pack(*_ids(ids)), view[HEAD.size : -TRAILER]])
 
 
@@ -167,7 +171,7 @@ def content(data: bytes) -> tuple[bytes, bytes]:
 
 def header(data: Buffer) -> Header:
     """The header of a payload, after a look at magic, version, length and checksum; DecodeError where one is wrong."""
-    view = memoryview(data)
+    view = octets(data)
     if view[:4] != MAGIC:
         raise DecodeError("these bytes are no payload of fedsparse (they do not start with FSPC)")
     if len(view) < HEAD.size + TRAILER:
@@ -222,7 +226,7 @@ def count(reader: Reader, what: str, cap: int) -> int:
     """The length of a list whose items take a byte at least each."""
     number = reader.varint()
     if number > min(cap, reader.end - reader.pos):
-        raise DecodeError(f"{number} {what} are promised, more than there can be")
+        raise DecodeError(f"{number} {what} are promised, more than the {min(cap, reader.end - reader.pos)} allowed")
     return number
 
 

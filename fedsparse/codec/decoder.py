@@ -11,8 +11,8 @@ import numpy as np
 from fedsparse.codec import container, kernels, masks, streams, values
 from fedsparse.codec.container import DENSE, NO_VALUES, Entry
 from fedsparse.codec.layout import Layout, check, layout
-from fedsparse.codec.wire import Buffer, DecodeError, UnknownReference
-from fedsparse.payload import Mask, Packed, Payload, Schema, Tensors
+from fedsparse.codec.wire import Buffer, DecodeError, UnknownReference, octets
+from fedsparse.payload import Array, Mask, Packed, Payload, Schema, Spec, Tensors, as_masks
 
 PLAIN = "float32"  # the dtype whose values are coded
 
@@ -54,7 +54,7 @@ def decode(
     schema: Schema,
     max_bytes: int,
     *,
-    known: Mapping[str, Mask] | None = None,
+    known: Mapping[str, Mask | Array] | None = None,
     reference: Tensors | None = None,
 ) -> Payload:
     """The payload that these bytes hold: fresh NumPy arrays, masks as `Packed`.
@@ -74,47 +74,50 @@ def decode_into(
     data: Buffer,
     schema: Schema,
     max_bytes: int,
-    out: Mapping[str, np.ndarray],
+    out: Mapping[str, Array],
     *,
-    known: Mapping[str, Mask] | None = None,
+    known: Mapping[str, Mask | Array] | None = None,
     reference: Tensors | None = None,
 ) -> Payload:
     """As `decode`, into arrays of the caller's where `out` has one by the tensor's flat name: memory in use is fast.
 
-    They must be contiguous, writable and of the schema's dtype and shape (ValueError). After a DecodeError they may
-    hold anything.
+    They must be contiguous, writable and of the schema's dtype and shape (ValueError); a CPU tensor comes back as the
+    array that shares its memory. After a DecodeError they may hold anything.
     """
-    for name, array in out.items():
-        _check_out(name, array, schema)
+    given = {name: writable(name, array, schema.tensors.get(name)) for name, array in out.items()}
     found = opened(data, schema, max_bytes)
     weights: dict[str, Any] = {}
     extra: dict[str, dict[str, Any]] = {}
     kept: dict[str, Mask] = {}
-    for piece in pieces(found, schema, known or {}, reference or {}):
+    for piece in pieces(found, schema, as_masks(known or {}), reference or {}):
         if piece.masked:
             kept[piece.name] = piece.mask
         if piece.source is not None:
-            array = out[piece.name] if piece.name in out else np.empty(piece.shape, piece.dtype)
+            array = given[piece.name] if piece.name in given else np.empty(piece.shape, piece.dtype)
             piece.into(array.reshape(-1))
             group, slash, short = piece.name.partition("/")
             (extra.setdefault(group, {}) if slash else weights)[short if slash else piece.name] = array
     return Payload(weights, kept, extra, found.info, found.header.kind, found.header.absent)
 
 
-def _check_out(name: str, array: np.ndarray, schema: Schema) -> None:
-    spec = schema.tensors.get(name)
+def writable(name: str, given: Array, spec: Spec | None) -> np.ndarray:
+    """An array of the caller's, or a CPU tensor as one, that can take this tensor."""
     if spec is None:
         raise ValueError(f"tensor {name!r}: the schema does not have it")
-    good = array.flags.c_contiguous and array.flags.writeable and array.dtype == spec.dtype
+    array = values.own_array(name, given)
+    good = array is given or hasattr(given, "detach")  # anything else would be a copy
+    good = good and array.flags.c_contiguous and array.flags.writeable and array.dtype == spec.dtype
     if not good or array.shape != tuple(spec.shape):
         raise ValueError(f"tensor {name!r}: needed is a contiguous, writable array of {spec.dtype} {tuple(spec.shape)}")
+    return array
 
 
 def opened(data: Buffer, schema: Schema, max_bytes: int) -> Layout:
     """The divided payload, all of whose lengths are right for this schema."""
-    if len(data) > max_bytes:
-        raise DecodeError(f"{len(data)} bytes, at most {max_bytes} are allowed")
-    found = layout(data, schema)
+    view = octets(data)
+    if len(view) > max_bytes:
+        raise DecodeError(f"{len(view)} bytes, at most {max_bytes} are allowed")
+    found = layout(view, schema)
     check(found, schema)
     return found
 
@@ -170,8 +173,8 @@ def _references(found: Layout, schema: Schema, reference: Tensors) -> dict[str, 
         if entry.value in values.NEAR:
             name = entry.name or ""
             tensor = reference.get(name)
-            array = None if tensor is None else values.as_array(name, tensor)
-            if array is None or array.dtype != np.float32 or array.shape != tuple(schema.tensors[name].shape):
+            array = None if tensor is None else values.own_array(name, tensor)
+            if array is None or not values.is_reference(array, tuple(schema.tensors[name].shape)):
                 raise UnknownReference("the payload relies on values that this receiver does not hold", name)
             whole[name] = values.flat(array)
     if container.reference_hash(whole.items()) != found.header.reference:

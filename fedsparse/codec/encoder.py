@@ -11,8 +11,8 @@ from fedsparse.codec import container, info, kernels, masks, streams
 from fedsparse.codec import values as values_
 from fedsparse.codec.container import DENSE, MISSING, Entry
 from fedsparse.codec.values import Written
-from fedsparse.codec.wire import Buffer
-from fedsparse.payload import Ids, Mask, Packed, Payload, Schema, Spec, Tensors
+from fedsparse.codec.wire import Buffer, word
+from fedsparse.payload import Array, Ids, Mask, Packed, Payload, Schema, Spec, Tensors, as_masks
 
 NOBODY = Ids()
 SPARSE = 64  # a smaller tensor is not looked at for zeros
@@ -52,7 +52,7 @@ def encode(
     payload: Payload,
     *,
     values: str = "fp32",
-    known: Mapping[str, Mask] | None = None,
+    known: Mapping[str, Mask | Array] | None = None,
     reference: Tensors | None = None,
     seed: int | None = None,
     schema: Schema | None = None,
@@ -71,16 +71,20 @@ def encode(
                nothing, and tensors arrive in the schema's order.
     ids:       who the message belongs to.
 
-    ValueError where the payload contradicts itself, or holds something that the format has no place for.
+    ValueError where the payload contradicts itself, or the schema's masks, or holds something that the format has no
+    place for.
     """
     if values not in values_.ALLOWED:
         raise ValueError(f"values is {values!r}, allowed are: {', '.join(values_.ALLOWED)}")
     if values in ("int8", "int4") and seed is None:
         raise ValueError(f"values is {values!r}, which rounds at random: a seed is needed")
     items = _items(payload)
+    if schema is not None:
+        _check_masks(payload, schema)
     ordered = _by_schema(items, schema) if schema is not None else None
     agreed = schema.agreed if schema is not None and ordered is not None else {}
-    body = _Body(values, seed, known or {}, agreed, reference or {})
+    number = None if seed is None else word(seed, "seed")
+    body = _Body(values, number, as_masks(known or {}), agreed, reference or {})
     entries = [
         _entry(item, body, ordered is None) if item is not None else Entry(MISSING)
         for item in (items.values() if ordered is None else ordered)
@@ -99,9 +103,9 @@ def _items(payload: Payload) -> dict[str, _Item]:
     """All tensors by flat name, then the masks that stand alone."""
     items: dict[str, _Item] = {}
     for name in (*payload.weights, *payload.extra):
-        if not name or "/" in name:
+        if not isinstance(name, str) or not name or "/" in name:
             raise ValueError(
-                f"{name!r} names a weight or a group: it must not be empty, nor have a '/', which parts the two"
+                f"{name!r} names a weight or a group: it must be a text, not empty, without '/', which parts the two"
             )
     for name, tensor in payload.tensors().items():
         array = values_.as_array(name, tensor)
@@ -112,8 +116,17 @@ def _items(payload: Payload) -> dict[str, _Item]:
         item = items.setdefault(name, _Item(name, None, None, None, tuple(mask.shape)))
         if item.shape != tuple(mask.shape):
             raise ValueError(f"the mask of tensor {name!r} has shape {tuple(mask.shape)}, the tensor {item.shape}")
+        if isinstance(mask, Packed) and not masks.whole(mask):
+            raise ValueError(f"the mask of tensor {name!r} is no bitmap of {masks.size(item.shape)} positions")
         item.mask = mask
     return items
+
+
+def _check_masks(payload: Payload, schema: Schema) -> None:
+    """A mask that the schema does not allow would be sent, and refused."""
+    for name in payload.masks:
+        if name in schema.tensors and name not in schema.maskable:
+            raise ValueError(f"tensor {name!r} has a mask, which the schema does not allow")
 
 
 def _by_schema(items: dict[str, _Item], schema: Schema) -> list[_Item | None] | None:
@@ -175,6 +188,8 @@ def _values(item: _Item, bitmap: np.ndarray | None, kept: int, body: _Body) -> W
     """The shortest form of a tensor's kept values."""
     assert item.array is not None
     values = values_.kept_values(values_.flat(item.array), bitmap, kept)
+    if item.dtype == "bool":
+        return values_.raw(values.view(np.uint8) != 0)  # whatever bytes they are
     if item.dtype != "float32":
         return values_.raw(values)
     if body.how != "fp32" and len(item.shape) >= values_.LOSSY_AXES and values.size:
@@ -196,7 +211,5 @@ def _values(item: _Item, bitmap: np.ndarray | None, kept: int, body: _Body) -> W
 def _reference(item: _Item, reference: Tensors) -> np.ndarray | None:
     """The receiver's values of the whole tensor, flat; None where it has none of this dtype and shape."""
     tensor = reference.get(item.name)
-    if tensor is None or tuple(tensor.shape) != item.shape:
-        return None
-    array = values_.as_array(item.name, tensor)
-    return values_.flat(array) if array.dtype == np.float32 else None
+    array = None if tensor is None else values_.own_array(item.name, tensor)
+    return values_.flat(array) if array is not None and values_.is_reference(array, item.shape) else None

@@ -18,6 +18,9 @@ KEY_CAP, TEXT_CAP, INFO_CAP = 255, 65536, 1024
 def put(out: bytearray, info: Mapping[str, Scalar]) -> None:
     if len(info) > INFO_CAP:
         raise ValueError(f"info has {len(info)} entries, at most {INFO_CAP} are allowed")
+    for key in info:
+        if not isinstance(key, str):
+            raise ValueError(f"info has the key {key!r}, which is no text")
     put_varint(out, len(info))
     for key in sorted(info):
         put_text(out, key, KEY_CAP)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedsparse.codec import masks, values
-from fedsparse.codec.container import DENSE, DTYPES, Entry
-from fedsparse.codec.layout import Layout, layout, mask_stream
+from fedsparse.codec.container import DENSE, Entry
+from fedsparse.codec.layout import Layout, layout, mask_stream, own_schema
 from fedsparse.codec.wire import Buffer, DecodeError
-from fedsparse.payload import Schema, Spec
+from fedsparse.payload import Schema
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,14 @@ class Inspection:
 def inspect(data: Buffer, schema: Schema | None = None) -> Inspection:
     """Where a payload's bytes went; DecodeError where they are none. `schema` gives the rows names in place of "#3"."""
     found = layout(data, schema)
+    if not found.header.by_schema:
+        own_schema(found)  # refuses what is said of a tensor and cannot be
     shares = _Shares(found)
     rows = [_row(entry, shares) for entry in found.present]
     mask = sum(row.mask_bytes for row in rows)
     dense = sum(row.value_bytes for row in rows if row.kept is None)
     masked = sum(row.value_bytes for row in rows if row.kept is not None)
-    total = len(data)
+    total = len(found.data)
     return Inspection(total, masked, mask, dense, total - mask - dense - masked, rows)
 
 
@@ -85,24 +87,15 @@ def described(data: Buffer, max_bytes: int) -> Schema:
     """The schema that a payload describes itself: for receivers that know none beforehand, and trust the sender so far.
 
     DecodeError where the payload cites a schema in place of describing its tensors, or they are larger than
-    `max_bytes` in all when they are dense.
+    `max_bytes` in all when they are dense, or more than 65,536.
     """
     found = layout(data)
     if found.header.by_schema:
         raise DecodeError("the payload cites a schema, and does not describe its tensors")
-    tensors = {entry.name or "": Spec(_dtype(entry), entry.shape or ()) for entry in found.present}
-    masked = {entry.name or "" for entry in found.present if entry.mask != DENSE and not entry.mask & masks.SUPPORT}
+    schema = own_schema(found)
     total = 0
-    for name, spec in tensors.items():
-        total += masks.size(spec.shape) * (np.dtype(spec.dtype).itemsize + (name in masked))
+    for name, spec in schema.tensors.items():
+        total += masks.size(spec.shape) * (np.dtype(spec.dtype).itemsize + (name in schema.maskable))
         if total > max_bytes:
             raise DecodeError(f"takes the dense size beyond {max_bytes} bytes, more than is allowed", name)
-    return Schema(tensors, frozenset(masked), partial=True)
-
-
-def _dtype(entry: Entry) -> str:
-    if entry.dtype == 0:  # a mask alone
-        return "uint8"
-    if entry.dtype is None or entry.dtype > len(DTYPES):
-        raise DecodeError(f"has the dtype of code {entry.dtype}, which is none", entry.name)
-    return DTYPES[entry.dtype - 1]
+    return schema

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedsparse.codec import container, info, masks, streams, values
-from fedsparse.codec.container import DENSE, MISSING, NO_VALUES, Block, Entry, Header
-from fedsparse.codec.wire import Buffer, DecodeError, Reader
-from fedsparse.payload import Scalar, Schema
+from fedsparse.codec.container import DENSE, DTYPES, MISSING, NO_VALUES, Block, Entry, Header
+from fedsparse.codec.wire import Buffer, DecodeError, Reader, octets
+from fedsparse.payload import Scalar, Schema, Spec
 
+MOST = 1 << 16  # tensors, and blocks, that are read without a schema: objects take far more memory than their bytes
+LARGEST = 1 << 59  # elements of an array, its empty axes aside: 16 bytes of each are what 64 bits can count
 BOUND = (masks.KNOWN, masks.DIFFERENCE, masks.AGREED)  # modes that rely on a mask: no support is one
 
 
@@ -32,12 +34,12 @@ class Layout:
 
 def layout(data: Buffer, schema: Schema | None = None) -> Layout:
     """Divide a payload's bytes. Then all modes are known, all lengths add up, and only the table has taken memory."""
-    header = container.header(data)
-    view = memoryview(data)
+    view = octets(data)
+    header = container.header(view)
     reader = Reader(view, container.HEAD.size, len(view) - container.TRAILER)
     if schema is not None and header.by_schema and header.schema != container.schema_hash(schema):
         raise DecodeError("the payload was made for another schema than this receiver's")
-    tensors, blocks = _caps(schema, reader.end)
+    tensors, blocks = _caps(schema)
     entries = container.read_table(reader, header.by_schema, tensors)
     _name(entries, header, schema)
     found = Layout(header, entries, info.read(reader), container.read_blocks(reader, blocks), view, reader.pos)
@@ -59,10 +61,10 @@ def layout(data: Buffer, schema: Schema | None = None) -> Layout:
     return found
 
 
-def _caps(schema: Schema | None, end: int) -> tuple[int, int]:
-    """How many tensors and blocks there can be: a list of objects takes far more memory than its bytes."""
+def _caps(schema: Schema | None) -> tuple[int, int]:
+    """How many tensors and blocks there can be."""
     if schema is None:
-        return end, end
+        return MOST, MOST
     return len(schema.tensors), len(streams.NAMES) + 2 * schema.dense_bytes // streams.SHORTEST
 
 
@@ -102,6 +104,23 @@ def mask_stream(entry: Entry) -> int | None:
     return masks.MODES[mode].stream
 
 
+def own_schema(found: Layout) -> Schema:
+    """The schema that a payload describes itself; every entry is as it should be."""
+    tensors = {entry.name or "": Spec(_dtype(entry), entry.shape or ()) for entry in found.present}
+    masked = {entry.name or "" for entry in found.present if entry.mask != DENSE and not entry.mask & masks.SUPPORT}
+    schema = Schema(tensors, frozenset(masked), partial=True)
+    check(found, schema)
+    return schema
+
+
+def _dtype(entry: Entry) -> str:
+    if entry.dtype == 0:  # a mask alone
+        return "uint8"
+    if entry.dtype is None or entry.dtype > len(DTYPES):
+        raise DecodeError(f"has the dtype of code {entry.dtype}, which is none", entry.name)
+    return DTYPES[entry.dtype - 1]
+
+
 def check(found: Layout, schema: Schema) -> None:
     """Every entry is a tensor that this receiver accepts, with the lengths that it must have; none is missing."""
     for entry in found.present:
@@ -124,6 +143,8 @@ def _check(entry: Entry, schema: Schema, data: memoryview) -> None:
     if entry.dtype is not None and entry.dtype != (0 if entry.value == NO_VALUES else code):
         raise DecodeError(f"has the dtype of code {entry.dtype}, expected is {spec.dtype}", name)
     n = masks.size(spec.shape)
+    if not n and masks.size(tuple(filter(None, spec.shape))) >= LARGEST:
+        raise DecodeError(f"has shape {tuple(spec.shape)}, which no array can have", name)
     if entry.mask != DENSE:
         _check_mask(entry, n, name in schema.maskable)
     if entry.value != NO_VALUES:

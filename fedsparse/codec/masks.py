@@ -14,7 +14,7 @@ from fedsparse.codec import kernels, positions, streams, structured
 from fedsparse.codec.container import DENSE
 from fedsparse.codec.reference import LOG2_SCALE
 from fedsparse.codec.wire import Buffer, DecodeError, Reader, UnknownMask, put_varint
-from fedsparse.payload import Mask, Packed
+from fedsparse.payload import Grid, Mask, Packed
 
 FULL, BITMAP, GAPS, MIRROR, KNOWN, RICE, GRID, NM, DIFFERENCE, SEED, AGREED = range(1, 12)
 SUPPORT = 128  # added to a mode: it tells where a tensor is not zero, and is no mask of the receiver's
@@ -58,7 +58,16 @@ def pack(mask: Mask) -> np.ndarray:
     """The mask as a bitmap (not to be changed: it may be the mask's own)."""
     if isinstance(mask, Packed | structured.Seeded):
         return mask.bitmap
+    if isinstance(mask, Grid):
+        return structured.product(mask.shape, mask.axes)
     return kernels.pack(np.ascontiguousarray(np.asarray(mask.dense(), dtype=np.bool_)).reshape(-1))
+
+
+def whole(mask: Packed) -> bool:
+    """Whether the bitmap is one: of the right length, with zeros behind the last position."""
+    n, bitmap = size(mask.shape), mask.bitmap
+    right = bitmap.dtype == np.uint8 and bitmap.shape == ((n + 7) // 8,) and bitmap.flags.c_contiguous
+    return right and structured.padded(bitmap, n)
 
 
 def mask_hash(mask: Mask) -> int:
@@ -194,7 +203,7 @@ MODES: dict[int, Mode] = {
     MIRROR: Mode("mirror", streams.GAPS, lambda n, kept, length: n - kept <= length <= n - kept + kept // 255, _mirror),
     KNOWN: Mode("known", None, lambda n, kept, length: length == HASH, _known),
     RICE: Mode("rice", None, lambda n, kept, length: 2 <= length <= 12 + kept * 5 + n // 8, _rice),
-    GRID: Mode("grid", None, lambda n, kept, length: 0 < length <= 1 << 20, _grid),
+    GRID: Mode("grid", None, lambda n, kept, length: 0 < length <= structured.GRID_CAP, _grid),
     NM: Mode("n:m", streams.NM, structured.nm_length, _nm),
     DIFFERENCE: Mode("difference", None, lambda n, kept, length: length >= HASH + 5, _difference),
     SEED: Mode("seed", None, lambda n, kept, length: length == KEY, _seed),
@@ -228,8 +237,12 @@ def write(
         return AGREED, b""
     if kept == 0:
         return GAPS, b""
-    if bitmap.size > HASH and same(mask, bitmap, known):
+    grid = structured.put_grid(shape, mask.axes) if isinstance(mask, Grid) else None
+    plain = bitmap.size if grid is None else min(bitmap.size, len(grid))
+    if plain > HASH and same(mask, bitmap, known):
         return KNOWN, _hash(shape, bitmap).to_bytes(HASH, "little")
+    if grid is not None and len(grid) == plain:
+        return GRID, grid
     if isinstance(mask, structured.Seeded) and bitmap.size > KEY:
         return SEED, np.array(mask.key, "<u8").tobytes()
     if bitmap.size >= RULED_FROM and (ruled := structured.grid(bitmap, shape, kept)) and 8 * len(ruled) < bitmap.size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import combinations
@@ -10,9 +11,12 @@ from itertools import combinations
 import numpy as np
 
 from fedsparse.codec import kernels
-from fedsparse.codec.wire import Reader, put_varint
+from fedsparse.codec.wire import Reader, put_varint, word
+from fedsparse.payload import Array
 
 GROUPS = (2, 4, 8)  # the M of N:M: a group never crosses a byte of the bitmap
+CHUNK = 1 << 18  # words that are drawn at once
+GRID_CAP = 1 << 20  # bytes of a grid
 LOOK = 64  # positions or rows that are looked at before all are
 
 
@@ -23,12 +27,16 @@ LOOK = 64  # positions or rows that are looked at before all are
 class Seeded:
     """A mask that both sides draw: the `count` smallest of n raw Philox4x64-10 words, ties by index (FORMAT.md).
 
-    key: two integers of 64 bits.
+    key: two integers, of which the lowest 64 bits count.
     """
 
     shape: tuple[int, ...]
     count: int
     key: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        first, second = self.key
+        object.__setattr__(self, "key", (word(first, "a seed"), word(second, "a seed")))
 
     @cached_property
     def bitmap(self) -> np.ndarray:
@@ -44,16 +52,39 @@ class Seeded:
 
 
 def drawn(key: tuple[int, int], n: int, kept: int) -> np.ndarray:
-    """The bitmap of the `kept` smallest of n words. NumPy's Philox gives the raw words in the counter's order."""
+    """The bitmap of the `kept` smallest of n words. NumPy's Philox gives the raw words in the counter's order.
+
+    Where the largest kept word lies is all but known beforehand: only the words near there are held and sorted.
+    """
     if not 0 <= kept <= n:
         raise ValueError(f"{kept} of {n} positions cannot be kept")
-    words = np.random.Philox(key=np.array(key, np.uint64)).random_raw(n) if n else np.zeros(0, np.uint64)
-    bits = np.zeros(n, np.bool_)
-    if kept:
-        largest = np.partition(words, kept - 1)[kept - 1]
-        bits = words < largest
-        bits[np.flatnonzero(words == largest)[: kept - int(bits.sum())]] = True
-    return kernels.pack(bits)
+    if not n:
+        return np.zeros(0, np.uint8)
+    found = _drawn(key, n, kept, 64 + 8 * math.isqrt(kept * (n - kept) // n))  # eight standard deviations
+    if found is None:
+        found = _drawn(key, n, kept, n)
+    assert found is not None
+    return found
+
+
+def _drawn(key: tuple[int, int], n: int, kept: int, margin: int) -> np.ndarray | None:
+    """As `drawn`, if the largest kept word is among the n-ths of all numbers that are so near to `kept`; else None."""
+    low, high = (max(0, kept - margin) << 64) // n, (min(n, kept + margin) << 64) // n
+    generator = np.random.Philox(key=np.array(key, np.uint64))
+    bitmap = np.empty((n + 7) // 8, np.uint8)
+    words, places = [], []
+    for at in range(0, n, CHUNK):
+        some = generator.random_raw(min(CHUNK, n - at))
+        bitmap[at // 8 : (at + CHUNK) // 8] = kernels.pack(some < np.uint64(low))
+        near = np.flatnonzero(some - np.uint64(low) <= np.uint64(high - low - 1))
+        words.append(some[near])
+        places.append(near + at)
+    missing, place = kept - kernels.count(bitmap), np.concatenate(places)
+    if not 0 <= missing <= place.size:
+        return None
+    place = place[np.argsort(np.concatenate(words), kind="stable")[:missing]]
+    np.bitwise_or.at(bitmap, place >> 3, (1 << (place & 7)).astype(np.uint8))
+    return bitmap
 
 
 # ---- grids: a subset of every axis ----
@@ -75,12 +106,18 @@ def grid(bitmap: np.ndarray, shape: tuple[int, ...], kept: int) -> bytes | None:
     subsets = [used, *(_subset(flat[used.argmax()].reshape(shape[1:]), axis) for axis in range(len(shape) - 1))]
     if math.prod(int(subset.sum()) for subset in subsets) != kept:
         return None
+    return put_grid(shape, subsets)
+
+
+def put_grid(shape: tuple[int, ...], subsets: Sequence[Array | None]) -> bytes | None:
+    """The bytes of a grid that keeps these of each axis (None: all), none of them empty. None: more than is read."""
     out = bytearray()
-    for subset in subsets:
-        put_varint(out, int(subset.sum()))
-        if not subset.all():
-            out += kernels.pack(np.ascontiguousarray(subset)).data
-    return bytes(out)
+    for size, subset in zip(shape, subsets, strict=True):
+        kept = size if subset is None else int(subset.sum())
+        put_varint(out, kept)
+        if kept < size:
+            out += kernels.pack(np.ascontiguousarray(subset, np.bool_)).data
+    return bytes(out) if len(out) <= GRID_CAP else None
 
 
 def _rows_look_alike(rows: np.ndarray) -> bool:
@@ -95,21 +132,32 @@ def _subset(bits: np.ndarray, axis: int) -> np.ndarray:
 
 def read_grid(reader: Reader, shape: tuple[int, ...], kept: int) -> np.ndarray | None:
     """The bitmap of a grid, or None."""
-    bits = np.ones((1,) * len(shape), np.bool_)
-    for axis, size in enumerate(shape):
+    subsets: list[np.ndarray | None] = []
+    for size in shape:
         number = reader.varint()
         if not 0 < number <= size:
             return None
-        if number < size:
-            packed = np.frombuffer(reader.take((size + 7) // 8), np.uint8)
-            if kernels.count(packed) != number or not padded(packed, size):
-                return None
-            bits = bits & kernels.unpack(packed, size).reshape([-1 if i == axis else 1 for i in range(len(shape))])
-        elif not size:
+        packed = np.frombuffer(reader.take((size + 7) // 8), np.uint8) if number < size else None
+        if packed is not None and (kernels.count(packed) != number or not padded(packed, size)):
             return None
-    full = np.ascontiguousarray(np.broadcast_to(bits, shape)).reshape(-1)
-    packed = kernels.pack(full)
+        subsets.append(None if packed is None else kernels.unpack(packed, size))
+    packed = product(shape, subsets)
     return packed if kernels.count(packed) == kept else None
+
+
+def product(shape: tuple[int, ...], subsets: Sequence[Array | None]) -> np.ndarray:
+    """The bitmap of a grid that keeps these of each axis (None: all)."""
+    axes = [
+        np.ones(size, np.bool_) if subset is None else np.asarray(subset)
+        for size, subset in zip(shape, subsets, strict=True)
+    ]
+    row = np.ones(1, np.bool_)
+    for axis in reversed(axes[1:]):
+        row = np.logical_and.outer(axis, row).reshape(-1)
+    rows = axes[0] if axes else row
+    if row.size % 8:
+        return kernels.pack(np.logical_and.outer(rows, row).reshape(-1))
+    return np.where(rows[:, None], kernels.pack(row), np.uint8(0)).reshape(-1)
 
 
 def padded(bitmap: np.ndarray, n: int) -> bool:
@@ -126,6 +174,7 @@ class Digits:
 
     base: int
     batch: int
+    powers: np.ndarray  # what the digits of a byte count
     pattern: np.ndarray  # digit -> M bits; ascending
     digit: np.ndarray  # M bits -> digit, 255 for another number of ones
 
@@ -135,7 +184,9 @@ class Digits:
         pattern = np.array(sorted(sum(1 << i for i in some) for some in combinations(range(m), n)), np.uint8)
         digit = np.full(256, 255, np.uint8)
         digit[pattern] = np.arange(len(pattern))
-        return Digits(len(pattern), int(math.log(256, len(pattern)) + 1e-9) if len(pattern) > 1 else 8, pattern, digit)
+        batch = int(math.log(256, len(pattern)) + 1e-9)
+        powers = (len(pattern) ** np.arange(batch)).astype(np.uint8)
+        return Digits(len(pattern), batch, powers, pattern, digit)
 
 
 def nm(bitmap: np.ndarray, n: int, kept: int) -> np.ndarray | None:
@@ -149,7 +200,7 @@ def nm(bitmap: np.ndarray, n: int, kept: int) -> np.ndarray | None:
         digits = Digits.of(m, each)
         number = digits.digit[_groups(bitmap, m)[: n // m]]
         number = np.pad(number, (0, -len(number) % digits.batch)).reshape(-1, digits.batch)
-        packed = (number * digits.base ** np.arange(digits.batch)).sum(1).astype(np.uint8)
+        packed = number @ digits.powers
         return np.concatenate([np.array([m.bit_length() - 1, each], np.uint8), packed])
     return None
 
@@ -181,8 +232,7 @@ def read_nm(symbols: np.ndarray, n: int, kept: int) -> np.ndarray | None:
     if m not in GROUPS or n % m or each * n != kept * m or len(symbols) != _length(n, m, each):
         return None
     digits = Digits.of(m, each)
-    powers = digits.base ** np.arange(digits.batch)
-    number = symbols[2:, None] // powers
+    number = symbols[2:, None] // digits.powers
     if (number[:, -1] >= digits.base).any():
         return None
     number = (number % digits.base).reshape(-1)

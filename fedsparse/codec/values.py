@@ -60,6 +60,16 @@ def as_array(name: str, tensor: Any) -> np.ndarray:
         raise ValueError(f"tensor {name!r} cannot be read as a NumPy array ({error})") from None
 
 
+def own_array(name: str, tensor: Any) -> np.ndarray:
+    """As `as_array`, for what is at hand on this side: also a tensor that requires a gradient."""
+    return as_array(name, tensor.detach() if hasattr(tensor, "detach") else tensor)
+
+
+def is_reference(array: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether values can be sent as their difference to these."""
+    return array.dtype == np.float32 and array.shape == shape
+
+
 def dtype_name(dtype: np.dtype) -> str:
     """NumPy's name; looked up where it can be, because NumPy is slow to make it."""
     return DTYPE_NAMES.get(dtype) or dtype.name
@@ -120,7 +130,7 @@ def integers(values: np.ndarray, bits: int, seed: int, name: str) -> Written | N
     """Blocks of 8- or 4-bit integers with a scale, rounded at random; None where a value is not finite, or almost."""
     if not (np.abs(values) <= LARGEST_SCALED).all():
         return None
-    key = np.array([seed % (1 << 64), xxhash.xxh3_64_intdigest(name.encode())], np.uint64)
+    key = np.array([seed, xxhash.xxh3_64_intdigest(name.encode())], np.uint64)
     words = np.random.Philox(key=key).random_raw((values.size + 1) // 2).view(np.uint32)[: values.size]
     scales, codes = kernels.quantise(values, words, bits)
     if 16 * scales.size + bits * values.size >= 32 * values.size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 Buffer = Any  # bytes, bytearray, memoryview: whatever holds bytes
@@ -30,6 +31,22 @@ class UnknownReference(NotHeld):
     """A payload relies on a reference that this receiver does not hold."""
 
 
+def octets(data: Buffer) -> memoryview:
+    """The bytes of any buffer, one after the other; a copy only where they are not contiguous."""
+    view = memoryview(data)
+    if view.format == "B" and view.ndim == 1 and view.c_contiguous:
+        return view
+    return memoryview(view.tobytes())
+
+
+def word(number: Any, what: str) -> int:
+    """The lowest 64 bits of any integer."""
+    try:
+        return operator.index(number) & LARGEST
+    except TypeError:
+        raise ValueError(f"{what} is {number!r}, needed is an integer") from None
+
+
 def put_varint(out: bytearray, value: int) -> None:
     """Append `value` in its shortest form: seven bits a byte, lowest first, the top bit says that more follow."""
     if not 0 <= value <= LARGEST:
@@ -42,7 +59,10 @@ def put_varint(out: bytearray, value: int) -> None:
 
 def put_text(out: bytearray, text: str, cap: int) -> None:
     """Append the length and the UTF-8 bytes of `text`, of which there may be `cap` at most."""
-    raw = text.encode()
+    try:
+        raw = text.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise ValueError(f"{text!r} is not a text of UTF-8") from None
     if len(raw) > cap:
         raise ValueError(f"{text[:40]!r}... has {len(raw)} bytes, at most {cap} are allowed")
     put_varint(out, len(raw))

@@ -13,11 +13,13 @@ from flwr.app import Array, ArrayRecord, RecordDict
 
 from fedsparse import codec
 from fedsparse.codec.container import AXES_CAP, DTYPES, NAME_CAP
+from fedsparse.codec.layout import MOST
 from fedsparse.payload import Payload, Schema, Spec, Tensors
 
 KEY = "fedsparse"  # the opaque Array
 NUMPY = "numpy.ndarray"  # Flower's own way to serialise an array
 STYPE = "fedsparse/1, which fedsparse.flower.compress_mod reads"  # Flower's error shows it to who lacks the mod
+ROW, LENGTH = 64, 10  # bytes that an array's row in the table takes at most, without its name, and each axis there
 EMPTY = "%"  # the empty name, which the codec does not allow; no other name is escaped to this
 
 
@@ -43,7 +45,7 @@ def pack(record: ArrayRecord, values: str, held: Held | None) -> tuple[ArrayReco
     others: dict[str, Array] = {}
     for position, (name, array) in enumerate(record.items()):
         escaped, dense = _escape(name), array.numpy() if array.stype == NUMPY else None
-        if dense is not None and len(escaped) <= NAME_CAP and _is_plain(dense):
+        if dense is not None and len(escaped) <= NAME_CAP and _is_plain(dense) and len(arrays) < MOST:
             arrays[escaped] = dense
         else:
             others[f"{position}/{name}"] = array
@@ -97,7 +99,8 @@ def _unpack_record(record: ArrayRecord, cited: Held | None, limit: int) -> tuple
 
 
 def _decode(data: bytes, schema: Schema, reference: Tensors | None = None) -> Tensors:
-    return codec.decode(data, schema, schema.dense_bytes + 1_000_000, reference=reference).weights
+    table = sum(len(name.encode()) + ROW + LENGTH * len(spec.shape) for name, spec in schema.tensors.items())
+    return codec.decode(data, schema, schema.dense_bytes + table + 1_000_000, reference=reference).weights
 
 
 def _escape(name: str) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from payloads import assert_same, bits, grid, moved, n_of_m
 
 from fedsparse import codec
 from fedsparse.codec import structured
-from fedsparse.payload import Bits, Mask, Payload, Schema, Spec
+from fedsparse.payload import Bits, Grid, Mask, Payload, Schema, Spec
 
 ROOM = 1 << 22
 RNG = np.random.default_rng(0)
@@ -58,6 +59,9 @@ CASES: dict[str, tuple[Mask, str, int]] = {
     "channels": (Bits(half(CONV, 1)), "grid", 6),
     "every axis": (Bits(half(half(half(half(CONV, 3), 2), 1), 0)), "grid", 11),
     "one row only": (Bits(ONES & (np.arange(64) == 7)[:, None]), "grid", 11),
+    "said to be rows and columns": (Grid(SHAPE, (np.arange(64) < 9, np.arange(128) > 99)), "grid", 26),
+    "said of few positions": (Grid((8, 4, 3, 3), (np.arange(8) < 5, np.arange(4) < 2, None, None)), "grid", 6),
+    "said of a vector": (Grid((64,), (np.arange(64) < 9,)), "bitmap or gaps or rice", 12),
     "odd axes": (Bits(np.outer(np.arange(31) % 3 == 0, np.arange(37) % 2 == 0)), "grid", 11),
     "1:2": (Bits(n_of_m(RNG, SHAPE, 1, 2)), "n:m", 2 + 512),
     "1:4": (Bits(n_of_m(RNG, SHAPE, 1, 4)), "n:m", 2 + 512),
@@ -87,6 +91,14 @@ def test_grids_of_any_shape(seed: int) -> None:
     broken = mask.copy()
     broken.reshape(-1)[int(rng.integers(mask.size))] ^= True  # a grid with a hole is another mask
     exchange(Bits(broken))
+
+
+def test_a_grid_that_no_reader_takes_is_sent_in_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = Grid(SHAPE, (np.arange(64) < 9, None))
+    assert exchange(rows).tensors[0].mask_bytes == 11
+    monkeypatch.setattr(structured, "GRID_CAP", 10)
+    for mask in (rows, Bits(np.asarray(rows.dense()))):
+        assert exchange(mask).tensors[0].mask in ("bitmap", "gaps")
 
 
 @pytest.mark.parametrize("m", [2, 4, 8])
@@ -145,6 +157,26 @@ def test_a_known_mask_may_come_in_any_form() -> None:
     assert_same(payload, codec.decode(again, schema, ROOM, known={"w": like}))
 
 
+@pytest.mark.parametrize("form", [np.asarray, torch.as_tensor])
+def test_masks_at_hand_may_be_bare_arrays(form: Callable) -> None:
+    mask, other = TENTH.bits, moved(RNG, TENTH.bits, 0.005)
+    spec = {"v": Spec("int8", SHAPE), "w": Spec("int8", SHAPE), "x": Spec("int8", SHAPE)}
+    schema = Schema(spec, frozenset(spec), agreed={"x": form(mask)})
+    payload = Payload(dict.fromkeys(spec, mask.astype(np.int8)), {"v": mask, "w": other, "x": mask})
+    known = {"v": form(mask), "w": form(mask), "u": None}
+    data = codec.encode(payload, schema=schema, known=known)
+    assert [row.mask for row in codec.inspect(data, schema).tensors] == ["known", "difference", "agreed"]
+    assert_same(payload, codec.decode(data, schema, ROOM, known=known))
+    assert np.array_equal(codec.accumulate([data], [2], schema, ROOM, known=known).total["v"], 2 * mask)
+
+
+def test_the_order_of_agreed_masks_says_nothing() -> None:
+    spec = {"v": Spec("int8", SHAPE), "w": Spec("int8", SHAPE)}
+    one, other = ({name: TENTH for name in order} for order in ("vw", "wv"))
+    assert codec.schema_hash(Schema(spec, agreed=one)) == codec.schema_hash(Schema(spec, agreed=other))
+    assert codec.schema_hash(Schema(spec, agreed=one)) != codec.schema_hash(Schema(spec, agreed={"v": TENTH}))
+
+
 def test_agreed_masks_cost_nothing_and_others_are_sent() -> None:
     row = exchange(TENTH, agreed={"w": Bits(TENTH.bits.copy())}).tensors[0]
     assert (row.mask, row.mask_bytes) == ("agreed", 0)
@@ -193,6 +225,23 @@ def test_ties_go_to_the_lower_position(monkeypatch: pytest.MonkeyPatch) -> None:
         [0, 1, 2, 4, 5],
         [0, 1, 2, 3, 4, 5],
     ]
+
+
+@pytest.mark.parametrize("n", [64, 65, 1000, 20_001])
+def test_words_are_drawn_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    monkeypatch.setattr(structured, "CHUNK", 64)
+    order = np.argsort(np.random.Philox(key=np.array((5, n), np.uint64)).random_raw(n), kind="stable")
+    for kept in {0, 1, 30, n // 3, n - 1, n}:
+        assert np.flatnonzero(codec.Seeded((n,), kept, (5, n)).dense()).tolist() == sorted(order[:kept].tolist())
+
+
+@pytest.mark.parametrize("word", [0, 1 << 63, (1 << 64) - 1])
+def test_words_that_no_chance_would_give(monkeypatch: pytest.MonkeyPatch, word: int) -> None:
+    class Equal:
+        random_raw: Callable = staticmethod(lambda n: np.full(n, word, np.uint64))
+
+    monkeypatch.setattr(structured.np.random, "Philox", lambda key: Equal)
+    assert np.flatnonzero(codec.Seeded((9000,), 3000, (0, 0)).dense()).tolist() == list(range(3000))
 
 
 # ---- where a tensor without a mask is zero ----

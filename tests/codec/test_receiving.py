@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from payloads import Held, assert_same, bits, exchanges
 
 from fedsparse import codec
-from fedsparse.payload import Payload, Schema, Spec
+from fedsparse.payload import Ids, Payload, Schema, Spec
 
 ROOM = 1 << 24
 
@@ -42,15 +45,66 @@ READ_ONLY.flags.writeable = False
         np.zeros((4, 3), np.float32).T,
         np.zeros((3, 8), np.float32)[:, ::2],
         READ_ONLY,
+        [[0.0] * 4] * 3,
+        torch.zeros(4, 3),
+        torch.zeros(3, 4, dtype=torch.float64),
     ],
 )
-def test_arrays_that_do_not_fit(wrong: np.ndarray) -> None:
+def test_arrays_that_do_not_fit(wrong: Any) -> None:
     schema = Schema({"w": Spec("float32", (3, 4))})
     data = codec.encode(Payload({"w": np.ones((3, 4), np.float32)}))
     with pytest.raises(ValueError, match=r"'w': needed is a contiguous, writable array of float32 \(3, 4\)"):
         codec.decode_into(data, schema, ROOM, {"w": wrong})
     with pytest.raises(ValueError, match="'v': the schema does not have it"):
         codec.decode_into(data, schema, ROOM, {"v": np.zeros((3, 4), np.float32)})
+
+
+def test_tensors_will_do_in_place_of_arrays() -> None:
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    schema = Schema({"w": Spec("float32", (2, 3))})
+    near = torch.from_numpy(values + np.float32(1e-6)).requires_grad_()
+    data = codec.encode(Payload({"w": values}), schema=schema, reference={"w": near})
+    out, total = torch.zeros(2, 3), torch.zeros(2, 3)
+    codec.decode_into(data, schema, ROOM, {"w": out}, reference={"w": near})
+    codec.accumulate([data, data], [1, 2], schema, ROOM, reference={"w": near}, out={"w": total})
+    assert np.array_equal(out, values) and np.array_equal(total, 3 * values)
+
+
+def test_a_reference_that_requires_a_gradient() -> None:
+    values = np.random.default_rng(0).standard_normal((30, 30)).astype(np.float32)
+    near = torch.nn.Parameter(torch.from_numpy(values * np.float32(1.001)))
+    data = codec.encode(Payload({"w": values}), reference={"w": near})
+    assert "difference" in codec.inspect(data).tensors[0].values
+    schema = Schema({"w": Spec("float32", (30, 30))})
+    assert np.array_equal(codec.decode(data, schema, ROOM, reference={"w": near}).weights["w"], values)
+
+
+def test_bytes_in_any_buffer() -> None:
+    schema = Schema({"w": Spec("int32", (60,))})
+    payload = Payload({"w": np.arange(60, dtype=np.int32)}, info={"text": "to a length that 4 divides..."})
+    data = codec.encode(payload)
+    assert len(data) % 4 == 0
+    plain = np.frombuffer(data, np.uint8)
+    for buffer in (
+        bytearray(data),
+        memoryview(data).cast("f"),
+        plain.reshape(4, -1),
+        np.repeat(plain, 2)[::2],
+        memoryview(np.repeat(plain, 2))[::2],
+    ):
+        assert_same(payload, codec.decode(buffer, schema, len(data)))
+        assert codec.inspect(buffer).total == len(data) and codec.described(buffer, ROOM).tensors == schema.tensors
+        assert codec.header(codec.stamp(buffer, Ids(round=3))).ids.round == 3
+        with pytest.raises(codec.DecodeError, match=f"{len(data)} bytes, at most {len(data) - 1}"):
+            codec.decode(buffer, schema, len(data) - 1)
+
+
+def test_booleans_of_other_bytes_than_0_and_1() -> None:
+    odd = np.array([2, 0, 255], np.uint8).view(np.bool_)
+    schema = Schema({"b": Spec("bool", (3,))}, frozenset({"b"}))
+    assert codec.decode(codec.encode(Payload({"b": odd})), schema, ROOM).weights["b"].tobytes() == b"\1\0\1"
+    got = codec.decode(codec.encode(Payload({"b": odd}, {"b": odd})), schema, ROOM)
+    assert got.weights["b"].tobytes() == b"\1\0\1" and got.masks["b"].count == 2
 
 
 def test_an_unaligned_array_will_do() -> None:

@@ -11,7 +11,7 @@ import torch
 from fedsparse import codec
 from fedsparse.codec import kernels
 from fedsparse.errors import InputError
-from fedsparse.payload import Ids, Payload
+from fedsparse.payload import Ids, Packed, Payload, Schema, Spec
 
 ONE = np.zeros(3, np.float32)
 
@@ -33,6 +33,19 @@ ONE = np.zeros(3, np.float32)
         (Payload(info={"a": None}), "'a' is a NoneType, allowed are bool, int, float and str"),  # type: ignore[dict-item]
         (Payload(info={"a": "x" * 65537}), "65537 bytes"),
         (Payload(info={str(i): i for i in range(1025)}), "1025 entries"),
+        (Payload(info={5: 1, "a": 2}), "info has the key 5, which is no text"),  # type: ignore[dict-item]
+        (Payload(info={"\ud800": 1}), "is not a text of UTF-8"),
+        (Payload({5: ONE}), "5 names a weight or a group: it must be a text"),  # type: ignore[dict-item]
+        (Payload({"\ud800": ONE}), "is not a text of UTF-8"),
+        (Payload({}, {5: np.ones(3, bool)}), "5 is not a text"),  # type: ignore[dict-item]
+        (Payload({"a": ONE}, kind="foo"), "kind is 'foo'"),  # type: ignore[arg-type]
+        (Payload({"a": ONE}, absent="bar"), "absent 'bar': allowed are .*'unheld', 'zero'"),  # type: ignore[arg-type]
+        (
+            Payload({"a": ONE}, {"a": Packed(np.array([255], np.uint8), (3,), 3)}),
+            "mask of tensor 'a' is no bitmap of 3",
+        ),
+        (Payload({"a": ONE}, {"a": Packed(np.zeros(2, np.uint8), (3,), 0)}), "mask of tensor 'a' is no bitmap of 3"),
+        (Payload({"a": ONE}, {"a": Packed(np.zeros(2, np.uint8)[::2], (16,), 0)}), "mask of tensor 'a'"),
     ],
 )
 def test_payloads_without_a_place_in_the_format(payload: Payload, words: str) -> None:
@@ -55,6 +68,28 @@ def test_values_that_there_are_not() -> None:
 def test_rounding_at_random_needs_a_seed(values: str) -> None:
     with pytest.raises(ValueError, match="a seed is needed"):
         codec.encode(Payload(), values=values)
+
+
+def test_a_mask_that_the_schema_does_not_allow() -> None:
+    schema = Schema({"a": Spec("float32", (3,)), "b": Spec("float32", (3,))}, frozenset({"b"}))
+    with pytest.raises(ValueError, match="'a' has a mask, which the schema does not allow"):
+        codec.encode(Payload({"a": ONE, "b": ONE}, {"a": ONE == 0, "b": ONE == 0}), schema=schema)
+
+
+@pytest.mark.parametrize("seed", [-7, 2**80 + 7, np.int64(7), np.int8(-7), torch.tensor(7)])
+def test_any_integer_is_a_seed(seed: int) -> None:
+    payload = Payload({"w": np.linspace(-1, 1, 600, dtype=np.float32).reshape(2, 300)})
+    word = int(seed) % (1 << 64)
+    assert codec.encode(payload, values="int8", seed=seed) == codec.encode(payload, values="int8", seed=word)
+    assert codec.Seeded((9,), 3, (seed, 2)) == codec.Seeded((9,), 3, (word, 2))
+
+
+@pytest.mark.parametrize("seed", [1.5, "1"])
+def test_nothing_else_is_one(seed: object) -> None:
+    with pytest.raises(ValueError, match=f"seed is {seed!r}, needed is an integer"):
+        codec.encode(Payload(), values="int8", seed=seed)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=f"seed is {seed!r}, needed is an integer"):
+        codec.Seeded((9,), 3, (1, seed))  # type: ignore[arg-type]
 
 
 def test_more_kept_than_there_are() -> None:

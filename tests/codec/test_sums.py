@@ -168,7 +168,7 @@ def test_sums_into_arrays_of_the_caller() -> None:
         assert sums.total["w"] is out["w"]
         assert_sums(sums, *plain(sent, WEIGHTS))
     for wrong in (np.zeros(SHAPE), np.zeros(SHAPE[::-1], np.float32), np.zeros(SHAPE[::-1], np.float32).T):
-        with pytest.raises(ValueError, match="'w': needed is a contiguous array of float32"):
+        with pytest.raises(ValueError, match="'w': needed is a contiguous, writable array of float32"):
             codec.accumulate(data, WEIGHTS, SCHEMA, ROOM, out={"w": wrong})
 
 

@@ -109,6 +109,23 @@ def test_odd_arrays_and_names_come_back_as_they_were() -> None:
     assert same(reply.content[""], ArrayRecord())
 
 
+def test_a_table_that_is_far_larger_than_the_values() -> None:
+    record = ArrayRecord({f"{i:04}".ljust(1000, "x"): Array(np.float32([i])) for i in range(1200)})
+    packed, held = records.pack(record, "fp32", None)
+    there, known = records.unpack(RecordDict({"": packed}), {}, 4800)
+    assert same(there[""], record)
+    answer, _ = records.pack(there[""], "fp32", known[""])
+    assert same(records.unpack(RecordDict({"": answer}), {"": held}, 0)[0][""], record)
+
+
+def test_more_arrays_than_a_reader_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "MOST", 3)
+    record = ArrayRecord({str(i): Array(np.float32([i])) for i in range(5)})
+    packed, _ = records.pack(record, "fp32", None)
+    assert len(packed) == 3  # one with three arrays, two as they were
+    assert same(records.unpack(RecordDict({"": packed}), {}, 20)[0][""], record)
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.dictionaries(
