@@ -23,6 +23,7 @@ from fedsparse.errors import InputError
 from fedsparse.options import Count, Options, Share, Whole
 from fedsparse.sections import (
     Choice,
+    Clock,
     Compare,
     DatasetChoice,
     Device,
@@ -32,6 +33,7 @@ from fedsparse.sections import (
     StrategyChoice,
     Train,
     Wire,
+    add_up,
 )
 from fedsparse.sentences import sentences
 from fedsparse.settings import Table
@@ -64,6 +66,7 @@ class Experiment(Options):
     train: Train = Train()
     wire: Wire = Wire()
     devices: dict[str, Device] = {"default": Device()}
+    clock: Clock = Clock()
     runtime: Runtime = Runtime()
     compare: Compare = Compare()
 
@@ -113,6 +116,7 @@ class Experiment(Options):
         for key in settings.PLUGS:
             table[key] = table[key] | {"name": registry.fingerprint(table[key]["name"])}
         table["partition"] |= settings.contents(table["partition"])
+        table["devices"] = {name: tier | settings.contents(tier) for name, tier in table["devices"].items()}
         return hashlib.sha256(settings.emit(table).encode()).hexdigest()
 
     # ---- what follows from it ----
@@ -243,10 +247,7 @@ def _check(experiment: Experiment) -> None:
     """What no single key can tell."""
     if experiment.clients is not None:
         experiment.cohort_size(experiment.clients)
-    total = sum(device.share for device in experiment.devices.values())
-    if abs(total - 1) > 0.01:
-        shares = ", ".join(f"{name} {device.share:g}" for name, device in experiment.devices.items())
-        raise InputError(f"The shares of the devices must add up to 1, not {total:g} ({shares or 'there is none'}).")
+    add_up(experiment.devices)
     compare = experiment.compare
     if compare == Compare(seeds=compare.seeds, budget=compare.budget):
         return

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from fedsparse import registry
-from fedsparse.options import Count, Held, NonNegative, Options, Positive, Share, Whole
+from fedsparse.errors import InputError
+from fedsparse.options import Count, Fraction, Held, NonNegative, Options, Positive, Share, Whole
 from fedsparse.settings import Table
 
+# What a file of devices says.
+_OF_A_FILE = ("flops", "down", "up", "spread")
 # They need a closure, sparse gradients or matrices only.
 _UNFIT = ("LBFGS", "SparseAdam", "Muon")
 
@@ -136,13 +140,63 @@ class Device(Options):
     share: Share = 1.0
     """Share of the clients that are of this tier."""
     flops: Positive = 1e10
-    """Floating-point operations per second."""
+    """Floating-point operations per second; with `profile` those of the median phone, which nothing has measured."""
     down: Positive = 2.5e6
     """Bytes per second to the device."""
     up: Positive = 1.25e6
     """Bytes per second from the device."""
     latency: NonNegative = 0.05
     """Seconds that a message takes before its first byte arrives."""
+    memory: NonNegative = 0.0
+    """Bytes that training may use; 0 is no limit."""
+    dropout: Fraction = 0.0
+    """Probability that a task's reply never comes."""
+    sparse_kernels: bool = False
+    """Whether zeros of the weights are skipped in the arithmetic; else only a smaller model saves time."""
+    spread: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    """Time of the tier's slowest against its fastest device for equal work; the others lie evenly between."""
+    profile: Literal["", "phones", "phones_low", "phones_mid", "phones_high"] = ""
+    """Measured phones, all or a third of them by speed: `down`, `up` and `memory` are theirs then; empty is none."""
+    availability: Literal["always", "phones"] = "always"
+    """When devices are ready: `phones` is in sessions as those of measured phones."""
+    csv: str = ""
+    """File of devices, dealt to clients: columns flops, down, up; also latency, memory, dropout, sparse_kernels."""
+    trace: str = ""
+    """File of when devices are ready, dealt to clients and repeated: columns device, start, end, in seconds."""
+
+    @model_validator(mode="after")
+    def _says_it_once(self) -> Self:
+        """A number that would not be read is refused."""
+        if self.profile and self.csv:
+            raise ValueError(f'profile = "{self.profile}" and csv name two sources of devices: take one')
+        if self.trace and self.availability != "always":
+            raise ValueError(
+                f'availability = "{self.availability}" and trace say twice when devices are ready: take one'
+            )
+        source, theirs = ("profile", ("down", "up", "memory", "spread")) if self.profile else ("csv", _OF_A_FILE)
+        for key in theirs if getattr(self, source) else ():
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} is not allowed beside {source}, which says it")
+        return self
+
+
+def add_up(devices: Mapping[str, Device]) -> None:
+    """Raise InputError unless the tiers' shares add up to 1."""
+    total = sum(device.share for device in devices.values())
+    if abs(total - 1) > 0.01:
+        shares = ", ".join(f"{name} {device.share:g}" for name, device in devices.items())
+        raise InputError(f"The shares of the devices must add up to 1, not {total:g} ({shares or 'there is none'}).")
+
+
+class Clock(Options):
+    """Simulated time: when a round ends, and whom it waits for."""
+
+    deadline: NonNegative = 0.0
+    """Simulated seconds after which a task ends: later replies are dropped; 0 is none."""
+    over_selection: NonNegative = 0.0
+    """Further clients that are asked, as a share of `clients_per_round`; a task ends at the first so many replies."""
+    minimum: Count = 1
+    """Clients that must be ready for a round to begin; while they are fewer the clock waits."""
 
 
 class Runtime(Options):

@@ -21,8 +21,8 @@ DEFAULT_NAMES = {"partition": "dirichlet", "strategy": "fedavg"}
 # Keys beside a plug-in's own options: they stay when the name changes.
 COMMON = {"partition": ("validation", "test")}
 
-# Options of a partition that are paths: taken from the config's folder, and what a file holds is what counts.
-PATHS = ("file",)
+# Keys of a partition and of devices that are paths: taken from the config's folder; what a file holds is what counts.
+PATHS = ("file", "csv", "trace")
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -126,13 +126,20 @@ def _normal(key: str, value: Any, folder: Path | None) -> Any:
     if key in PLUGS and isinstance(value, Mapping) and isinstance(value.get("name"), str):
         value = dict(value) | {"name": registry.absolute(value["name"], *folders)}
     if key == "partition" and isinstance(value, Mapping):
-        value = dict(value) | {k: _placed(v, *folders) for k, v in value.items() if k in PATHS and isinstance(v, str)}
+        value = _with_places(value, *folders)
+    if key == "devices" and isinstance(value, Mapping):
+        tiers = normal(value, folder)
+        return {k: _with_places(v, *folders) if isinstance(v, Mapping) else v for k, v in tiers.items()}
     if key == "strategies" and isinstance(value, list | tuple):
         return [registry.absolute(v, *folders) if isinstance(v, str) else v for v in value]
     if key == "variants" and isinstance(value, Mapping):
         # Labels may hold dots: they are no paths.
         return {label: normal(v, folder) if isinstance(v, Mapping) else v for label, v in value.items()}
     return normal(value, folder) if isinstance(value, Mapping) else value
+
+
+def _with_places(table: Mapping[str, Any], *folders: Path) -> Table:
+    return dict(table) | {k: _placed(v, *folders) for k, v in table.items() if k in PATHS and isinstance(v, str) and v}
 
 
 def _placed(path: str, *folders: Path) -> str:
@@ -142,7 +149,7 @@ def _placed(path: str, *folders: Path) -> str:
 
 
 def contents(table: Table) -> Table:
-    """The paths of a partition's table as what their files hold, which moving a file does not change."""
+    """The paths of a partition's or a tier's table as what their files hold, which moving a file does not change."""
     files = {key: Path(value) for key, value in table.items() if key in PATHS}
     return {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in files.items() if path.is_file()}
 

@@ -49,6 +49,7 @@ Clients = Annotated[int | None, typer.Option(help="Number of clients.")]
 _RAY = "A Ray cluster that runs already, such as 10.0.0.1:6379 or auto; workers are started there."
 RayAddress = Annotated[str | None, typer.Option("--ray-address", metavar="ADDRESS", help=_RAY)]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to write; default: a new one under runs/.")]
+_DEVICES = "A TOML file of other devices, tables [devices.NAME] and if wanted [clock]: times as on those."
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON in place of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
@@ -107,7 +108,7 @@ def compare(
     CONFIG is a path or the bare name of a shipped config; its table [compare] says what is compared.
     """
     from fedsparse import api
-    from fedsparse.cli import tables
+    from fedsparse.cli import comparing, tables
 
     listed = None if strategies is None else [name.strip() for name in strategies.split(",") if name.strip()]
     if listed == []:
@@ -116,7 +117,7 @@ def compare(
     changes |= {"strategies": listed, "seeds": seeds}
     with _watched(quiet) as progress:
         done = api.compare(config, out=out, resume=resume, progress=progress, sets=sets or (), **changes)
-    tables.print_json(tables.records(done.summary)) if json else tables.print_comparison(done)
+    tables.print_json(tables.records(done.summary)) if json else comparing.print_comparison(done)
     return tables.exit_code(done.runs)
 
 
@@ -144,7 +145,8 @@ def show(
     """Show the resolved experiment, how its data are split, or its devices.
 
     WHAT is config, data or devices. CONFIG is a path or the bare name of a shipped config. data also draws the labels
-    or targets of each client: without --out into a new folder under runs/.
+    or targets of each client, devices how fast each client is and when it is ready: without --out into a new folder
+    under runs/.
     """
     from fedsparse.experiment import Experiment
 
@@ -161,9 +163,8 @@ def show(
         return
     from fedsparse.cli import tables, views
 
-    found = views.split(experiment) if what == "data" else views.tiers(experiment)
-    drawn = what == "data" or out is not None
-    written = views.write(found, out, f"{Path(config).stem}-{what}") if drawn else []
+    found = views.split(experiment) if what == "data" else views.fleet(experiment)
+    written = views.write(found, out, f"{Path(config).stem}-{what}")
     tables.print_split(found) if isinstance(found, views.Split) else tables.print_tiers(found)
     for path in written:
         tables.note(f"wrote {tables.near(path)}")
@@ -173,11 +174,21 @@ def show(
 def report(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...")],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write; default: into the folder.")] = None,
+    devices: Annotated[Path | None, typer.Option(metavar="FILE", help=_DEVICES)] = None,
 ) -> None:
-    """Draw figures and page of runs or comparisons again; several folders make one comparison of all."""
+    """Draw figures and page of runs or comparisons again; several folders make one comparison of all.
+
+    With --devices the simulated times are those on other devices, and the page goes to --out or to a new folder under
+    runs/.
+    """
     from fedsparse.report import report as write
 
-    print(write(folders, out))
+    page = write(folders, out, devices)
+    if devices is not None:
+        from fedsparse.cli import comparing
+
+        comparing.print_times(folders, devices)
+    print(page)
 
 
 @contextmanager

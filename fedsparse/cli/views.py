@@ -11,6 +11,7 @@ import numpy as np
 from fedsparse import devices, folder, settings
 from fedsparse.data import Data
 from fedsparse.experiment import Experiment
+from fedsparse.profiles import ALWAYS, Profile
 from fedsparse.split import Indices, Parts
 from fedsparse.split import parts as divide
 
@@ -21,6 +22,8 @@ PARTS = ("train", "validation", "test")
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 _EIGHTHS = "·▁▂▃▄▅▆▇█"
 _BINS = 40
+SLOT = 120
+"""Seconds from one look at who is ready to the next."""
 
 
 @dataclass(frozen=True)
@@ -115,23 +118,69 @@ def _official(data: Data) -> str:
     return f"; official test set of {len(data.test[0]):,}" if data.test is not None else ""
 
 
-def tiers(experiment: Experiment) -> list[dict[str, Any]]:
-    """One row a tier of devices: its numbers, and how many clients are of it."""
+# ---- devices ----
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Which device each client has.
+
+    `table` has a row a client: `client`, `device` (its tier), a profile's numbers by name (`memory` 0: no limit), and
+    `ready`, the share of the first week. `shares` are the tiers' by name. `ready` (clients, slots of `SLOT` seconds)
+    says who is ready on the first two days, None where all always are.
+    """
+
+    table: pd.DataFrame
+    shares: dict[str, float]
+    ready: np.ndarray | None
+    heading: str
+    details: tuple[str, ...]
+
+
+def fleet(experiment: Experiment) -> Fleet:
+    """The devices of the experiment's clients."""
+    import pandas as pd
+
     clients = experiment.clients
     if clients is None:
         clients = len(experiment.partition.build().split(experiment.dataset.build().load(), clients, experiment.seed))
-    dealt = devices.assign(experiment.devices, clients, experiment.seed)
-    return [{"device": n, "clients": dealt.count(n), **tier.model_dump()} for n, tier in experiment.devices.items()]
+    asked = (experiment.devices, clients, experiment.seed)
+    tiers, profiles = devices.assign(*asked), devices.profiles(*asked)
+    week = range(0, 7 * 86400, 600)
+    rows = [
+        {"client": i, "device": tiers[i], **_numbers(own), "ready": sum(map(own.availability.ready, week)) / len(week)}
+        for i, own in enumerate(profiles)
+    ]
+    shares = {name: tier.share for name, tier in experiment.devices.items()}
+    mix = ", ".join(f"{tiers.count(name)} {name}" for name in shares)
+    heading = f"{clients} client{'s' * (clients != 1)} on {len(shares)} tier{'s' * (len(shares) != 1)} of devices"
+    if all(own.availability == ALWAYS for own in profiles):
+        return Fleet(pd.DataFrame(rows), shares, None, heading, (mix, "all ready at any time"))
+    slots = range(0, 2 * 86400, SLOT)
+    ready = np.array([[own.availability.ready(at) for at in slots] for own in profiles])
+    there = ready.sum(0)
+    told = f"ready at a time: {there.min()} to {there.max()}, {there.mean():.3g} in the mean"
+    return Fleet(pd.DataFrame(rows), shares, ready, heading, (mix, told))
 
 
-def write(found: Split | list[dict[str, Any]], out: Path | None, name: str) -> list[Path]:
+def _numbers(own: Profile) -> dict[str, Any]:
+    numbers = {k: getattr(own, k) for k in ("flops", "down", "up", "latency", "memory", "dropout", "sparse_kernels")}
+    return numbers | {"memory": 0.0 if np.isinf(own.memory) else own.memory}
+
+
+# ---- files ----
+
+
+def write(found: Split | Fleet, out: Path | None, name: str) -> list[Path]:
     """Tables and figures into a folder of their own, a new one under runs/ where `out` is None; what was written."""
-    import pandas as pd
+    if isinstance(found, Fleet):
+        from fedsparse.cli import mix
 
-    if not isinstance(found, Split):
-        path = folder.claim(out, name) / "devices.csv"
-        pd.DataFrame(found).to_csv(path, index=False)
-        return [path]
+        picture = mix.draw(found)
+        place = folder.claim(out, name)
+        found.table.to_csv(place / "devices.csv", index=False)
+        (place / "devices.png").write_bytes(picture)
+        return [place / "devices.csv", place / "devices.png"]
     from fedsparse.cli import drawing
 
     picture = drawing.draw(found)
