@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fedsparse import codec, masks, train
-from fedsparse.payload import Mask, Payload, Schema, Spec
+from fedsparse.flops import Counter, Flops
+from fedsparse.payload import Grid, Mask, Payload, Schema, Spec
 from fedsparse.randomness import generator, integer
 from fedsparse.store import Store
 from fedsparse.strategy import Setup
@@ -48,6 +49,7 @@ class Client:
     values: str = "fp32"
     steps_done: int = 0
     losses: list[float] = field(default_factory=list)
+    flops: Flops = field(default_factory=Flops)
 
     def rng(self, purpose: str) -> np.random.Generator:
         """A generator for this client, round, phase and purpose."""
@@ -83,6 +85,20 @@ class Client:
         if self.local:
             self.store[BATCH_NORM] = {name: t for name, t in state.items() if name in self.local}
         return {name: tensor for name, tensor in state.items() if name not in self.local}
+
+    # ---- sub-models ----
+
+    def cut(self, received: Payload) -> nn.Module:
+        """The sub-model that the masks keep (all without masks): a smaller network of its own, ready for `fit`."""
+        channels = self.setup.channels
+        kept = channels.kept(received.masks)
+        return channels.module({**self.initial, **received.weights}, kept).to(self.device)
+
+    def placed(self, module: nn.Module, received: Payload) -> tuple[dict[str, Tensor], dict[str, Grid]]:
+        """(weights, masks) of a reply: a sub-model's tensors in the whole model's shapes, zero outside the masks."""
+        channels = self.setup.channels
+        kept = channels.kept(received.masks)
+        return channels.place(self.weights(module), kept), channels.masks(kept)
 
     # ---- the wire ----
 
@@ -132,14 +148,19 @@ class Client:
         before_step: Callable[[nn.Module], None] | None = None,
         masks: Tensors | None = None,
         epochs: int | None = None,
+        flops: Callable[[nn.Module, Tensor], Flops] | None = None,
     ) -> Iterator[float]:
-        """The local loop, one step for each loss that is taken from it. `loss` defaults to the task's."""
+        """The local loop, one step for each loss that is taken from it. `loss` defaults to the task's.
+
+        flops: what the step that was just made on inputs (N, ...) costs, where that is not the model's own forward and
+        backward.
+        """
         options = self.options
         rate = options.lr * options.lr_decay ** (self.round - 1)
         optimise = train.optimizer(model, options.optimizer, rate, options.momentum, options.weight_decay)
         loop = train.steps(
             model,
-            self.batches(epochs),
+            self._counted(model, epochs, flops),
             optimise,
             loss=loss or self.loss,
             before_step=before_step,
@@ -150,6 +171,15 @@ class Client:
             self.steps_done += 1
             self.losses.append(value)
             yield value
+
+    def _counted(
+        self, model: nn.Module, epochs: int | None, flops: Callable[[nn.Module, Tensor], Flops] | None
+    ) -> Iterator[train.Batch]:
+        """The batches; when the next one is asked for, the step on the last one is counted."""
+        counter = Counter(model)
+        for x, y in self.batches(epochs):
+            yield x, y
+            self.flops += counter.step(x) if flops is None else flops(model, x)
 
     def fit(self, model: nn.Module, **how: object) -> None:
         """Run the whole local loop; takes what `steps` takes."""
@@ -162,4 +192,6 @@ class Client:
 
     def validate(self, model: nn.Module) -> float:
         """The data set's metric on the client's validation part: the only one that may steer a method."""
-        return train.evaluate(model, *self.part("validation"), self.data.task, unit=self.data.unit)[0]
+        x, y = self.part("validation")
+        self.flops += Counter(model).forward(x)
+        return train.evaluate(model, x, y, self.data.task, unit=self.data.unit)[0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from fedsparse import devices
+from fedsparse.channels import Channels
 from fedsparse.client import Client
 from fedsparse.data import Data, Dataset
 from fedsparse.errors import InputError, RunError
 from fedsparse.experiment import Experiment
 from fedsparse.partition import Partition
 from fedsparse.payload import Payload
+from fedsparse.planner import Planner
 from fedsparse.randomness import integer
 from fedsparse.split import Parts, kept, parts, signature
 from fedsparse.store import Store
@@ -56,8 +58,7 @@ class Federation:
             split = _parts(dataset, *asked)
         else:
             split = kept(splits, signature(data, experiment.hash()), lambda: _parts(dataset, *asked))
-        tiers = devices.assign(experiment.devices, len(split), experiment.seed)
-        nodes = tuple(Node(i, len(p.train), tier) for i, (p, tier) in enumerate(zip(split, tiers, strict=True)))
+        nodes = _nodes(experiment, split)
         net = _net(experiment, data)
         _check_fit(experiment, data, net)
         initial = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
@@ -67,8 +68,10 @@ class Federation:
                 f"local_bn = true needs a model with BatchNorm, "
                 f"and model {experiment.model.name!r} has none as it is set."
             )
-        setup = _setup(experiment, data, nodes, net, initial, local)
-        return cls(experiment, data, split, nodes, experiment.strategy.build().bind(setup), initial, local)
+        strategy = experiment.strategy.build().bind(_setup(experiment, data, nodes, net, initial, local))
+        if me is None:
+            strategy.check()
+        return cls(experiment, data, split, nodes, strategy, initial, local)
 
     @property
     def setup(self) -> Setup:
@@ -145,6 +148,12 @@ class Federation:
         return net.to(self.device)
 
 
+def _nodes(experiment: Experiment, split: list[Parts]) -> tuple[Node, ...]:
+    dealt = (experiment.devices, len(split), experiment.seed)
+    tiers, profiles = devices.assign(*dealt), devices.profiles(*dealt)
+    return tuple(Node(i, len(part.train), tiers[i], profiles[i]) for i, part in enumerate(split))
+
+
 def _check_device(experiment: Experiment) -> None:
     runtime = experiment.runtime
     if runtime.device == "cuda" and not torch.cuda.is_available():
@@ -205,7 +214,18 @@ def _setup(
         dtypes={n: str(t.dtype).removeprefix("torch.") for n, t in shared.items()},
         maskable=maskable(net),
         higher_is_better=data.higher_is_better,
+        cutting=(cutting := cache(partial(_channels, experiment, data))),
+        planning=cache(lambda: Planner(nodes, net, data.x[:1], experiment.train, experiment.clock, cutting)),
     )
+
+
+def _channels(experiment: Experiment, data: Data) -> Channels:
+    if experiment.local_bn:
+        raise InputError(
+            f"The strategy {experiment.strategy.name} cuts BatchNorm into sub-models, so it must travel: "
+            f"local_bn must be false."
+        )
+    return Channels.of(_net(experiment, data), data.shape, experiment.model.label)
 
 
 def _own(experiment: Experiment, data: Data, me: int | None) -> list[Parts]:

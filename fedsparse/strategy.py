@@ -12,7 +12,7 @@ A phase is the name of the strategy's method that the client calls: `train` unle
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -20,26 +20,34 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from pydantic import PrivateAttr
 from torch import Tensor
 
+from fedsparse.errors import InputError
 from fedsparse.options import Options
 from fedsparse.payload import Payload, Scalar, Schema, Spec
+from fedsparse.profiles import Profile
 from fedsparse.randomness import generator
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from fedsparse.channels import Channels
     from fedsparse.client import Client
     from fedsparse.models.base import Model
+    from fedsparse.planner import Planner
 
 Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Node:
-    """A client as the server knows it. `id` is the partition's number, the same in every runtime."""
+    """A client as the server knows it. `id` is the partition's number, the same in every runtime.
+
+    device: its tier; profile: what that device can do, which a method that learns it from reply times does not look at.
+    """
 
     id: int
     examples: int
     device: str
+    profile: Profile = field(default_factory=Profile)
 
 
 @dataclass(frozen=True)
@@ -53,12 +61,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back from one client: `payload` is decoded and checked; `examples` is the server's own count."""
+    """What came back from one client: `payload` is decoded and checked; `examples` is the server's own count.
+
+    flops: of its training, as it was computed; seconds: real ones; sim_seconds: by the virtual clock, from the first
+    byte down to the last one up.
+    """
 
     node: Node
     payload: Payload
-    flops: int | None = None
+    flops: float | None = None
     seconds: float = 0.0
+    sim_seconds: float = 0.0
 
     @property
     def examples(self) -> int:
@@ -115,6 +128,8 @@ class Setup:
     dtypes: Mapping[str, str] = field(default_factory=dict)
     maskable: tuple[str, ...] = ()
     higher_is_better: bool = True
+    cutting: Callable[[], Channels] | None = field(default=None, repr=False, compare=False)  # remembers its answer
+    planning: Callable[[], Planner] | None = field(default=None, repr=False, compare=False)  # so does this
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -127,16 +142,44 @@ class Setup:
         tensors = {name: Spec(self.dtypes[name], tuple(shape)) for name, shape in self.shapes.items()}
         return Schema(tensors, frozenset(self.maskable))
 
+    @cached_property
+    def structured(self) -> Schema:
+        """A payload of the model's tensors, any that holds floats masked: what sub-models need."""
+        floats = (name for name, dtype in self.dtypes.items() if "float" in dtype)
+        return Schema(self.schema.tensors, frozenset(floats))
+
+    @property
+    def channels(self) -> Channels:
+        """What can be cut out of the model; InputError where that is nothing."""
+        if self.cutting is None:
+            raise InputError("There is no model here that could be cut into sub-models.")
+        return self.cutting()
+
+    @property
+    def planner(self) -> Planner:
+        """What fits which client, by its device and the round's deadline."""
+        if self.planning is None:
+            raise InputError("There are no devices here that could be planned for.")
+        return self.planning()
+
 
 class Strategy(Options):
     """Base of all methods. Subclasses add options as fields and replace what differs from FedAvg."""
 
     _setup: Setup = PrivateAttr(default_factory=Setup)
+    _ready: tuple[Node, ...] | None = PrivateAttr(default=None)
+    _asked: int | None = PrivateAttr(default=None)
 
     def bind(self, setup: Setup) -> Self:
         """A copy that knows its federation."""
         bound = self.model_copy()
         bound._setup = setup
+        return bound
+
+    def among(self, ready: tuple[Node, ...], asked: int) -> Self:
+        """A copy that draws cohorts of `asked` clients from those that are `ready`."""
+        bound = self.model_copy()
+        bound._ready, bound._asked = ready, asked
         return bound
 
     @property
@@ -146,6 +189,9 @@ class Strategy(Options):
     def progress(self, t: int) -> float:
         """Round `t` (from 1) as a share of the rounds, in [0, 1): the first round is 0."""
         return (t - 1) / self.setup.rounds
+
+    def check(self) -> None:
+        """Raise InputError for what cannot work in this federation; asked before a run begins."""
 
     # ---- server ----
 
@@ -158,8 +204,9 @@ class Strategy(Options):
         return [Task("train", t, self.cohort(t))]
 
     def cohort(self, t: int) -> tuple[Node, ...]:
-        """The clients of round `t`, uniformly without replacement, in the order of their ids."""
-        nodes, count = self.setup.nodes, self.setup.per_round
+        """The clients of round `t`, of those that are ready, drawn without replacement, in the order of their ids."""
+        nodes = self.setup.nodes if self._ready is None else self._ready
+        count = self.setup.per_round if self._asked is None else self._asked
         if count >= len(nodes):
             return nodes
         picked = generator(self.setup.seed, t, "cohort").choice(len(nodes), size=count, replace=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,7 +15,7 @@ from flwr.serverapp.strategy import Result
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from torch import Tensor
 
-from fedsparse import masks, train
+from fedsparse import clock, masks, train
 from fedsparse.errors import RunError
 from fedsparse.federation import Federation
 from fedsparse.flower.client_app import EVALUATE
@@ -50,10 +51,13 @@ class Adapter(FlowerStrategy):
         options = federation.experiment.wire
         self.holdings = Holdings(options.history if options.references else 0)
         self.exchange: Exchange | None = None
+        self.now = 0.0  # simulated seconds since the run began
+        self._first = 0  # so many replies end a task; 0: all
         self._task: Task | None = None
         self._grid: Grid | None = None
         self._timeout: float | None = None
         self._row: dict[str, Any] = {}
+        self._held: dict[int, dict[str, Tensor]] = {}  # the masks that the clients of this round hold
 
     def summary(self) -> None:
         """Log what is run."""
@@ -75,13 +79,18 @@ class Adapter(FlowerStrategy):
         exchange = self._receive(replies)
         self.state = self.strategy.merge(self.state, exchange, exchange.task)
         seen = exchange.close()
+        self._row["sim_seconds"] = self._row.get("sim_seconds", 0.0) + exchange.end.seconds
+        if not seen and exchange.excused:
+            log.warning("round %d: no reply came in time; the model stays as it is", server_round)
+            return None, None
         if not seen:
             why = exchange.why or "nobody replied in time"
             raise RunError(f"round {server_round}: no client's {exchange.task.phase} reply could be used ({why})")
         losses = [(self.federation.nodes[c].examples, s.info["loss"]) for c, s in seen.items() if "loss" in s.info]
         if losses:
             self._row["loss"] = sum(n * float(v) for n, v in losses) / sum(n for n, _ in losses)
-        self._row["density"] = sum(s.density for s in seen.values()) / len(seen)
+        if losses or "density" not in self._row:  # of the models that were trained
+            self._row["density"] = sum(s.density for s in seen.values()) / len(seen)
         return None, None
 
     def configure_evaluate(
@@ -105,12 +114,13 @@ class Adapter(FlowerStrategy):
 
     def _open(self, task: Task, grid: Grid) -> Iterable[Message]:
         self._grid = grid
-        held: dict[int, dict[str, Tensor]] | None = {} if self._due(task.round) and task.phase != EVALUATE else None
+        held = self._held if self._due(task.round) and task.phase != EVALUATE else None
         if task.phase != EVALUATE:
             self.holdings.begin()
         self.exchange = Exchange(
-            self.federation, self.ledger, task, self.run_id, self.generations, self.holdings, held=held
-        )
+            self.federation, self.ledger, task, self.run_id, self.generations, self.holdings, held=held,
+            first=self._first if task.phase != EVALUATE else 0,
+        )  # fmt: skip
         return self.exchange.messages(grid, lambda node: self.strategy.send(self.state, node, task))
 
     def _receive(self, replies: Iterable[Message]) -> Exchange:
@@ -136,19 +146,31 @@ class Adapter(FlowerStrategy):
         self._timeout = timeout
         arrays, config = initial_arrays or ArrayRecord(), train_config or ConfigRecord()
         for t in range(1, (num_rounds or self.federation.experiment.rounds) + 1):
-            began, self._row = time.perf_counter(), {"round": t}
+            began, self._row, self._held = time.perf_counter(), {"round": t}, {}
+            self._wait()
             for task in self.strategy.plan(self.state, t):
                 self._task = task
                 self.aggregate_train(
                     t, grid.send_and_receive(self.configure_train(t, arrays, config, grid), timeout=timeout)
                 )
-                self._layers(t)
+            self._layers(t)
             if self._due(t):
                 messages = self.configure_evaluate(t, arrays, evaluate_config or ConfigRecord(), grid)
                 self.aggregate_evaluate(t, grid.send_and_receive(messages, timeout=timeout))
                 self._central()
             self._end_round(time.perf_counter() - began)
         return Result()
+
+    def _wait(self) -> None:
+        """Let the clock wait until clients are ready, and draw this round's cohort from them."""
+        options, nodes = self.federation.experiment.clock, self.federation.nodes
+        wanted = self.federation.setup.per_round
+        moment = clock.wait([node.profile for node in nodes], self.now, min(options.minimum, len(nodes)))
+        ready = tuple(node for node in nodes if node.profile.availability.ready(moment))
+        asked = math.ceil(wanted * (1 + options.over_selection) - 1e-9)
+        self.strategy = self.federation.strategy.among(ready, min(asked, len(ready)))
+        self._first = wanted if options.over_selection else 0
+        self._row |= {"sim_wait": moment - self.now, "sim_seconds": moment - self.now}
 
     def _due(self, t: int) -> bool:
         experiment = self.federation.experiment
@@ -171,7 +193,7 @@ class Adapter(FlowerStrategy):
             self._row["density"] = masks.density(shared, sizes)
         if not self._due(t):
             return
-        held = list((self.exchange.held or {}).values()) if self.exchange else []
+        held = list(self._held.values())
         for name, size in sizes.items():
             if name in shared:  # one mask for all, though each client may send it
                 layer = [shared[name]]
@@ -186,6 +208,7 @@ class Adapter(FlowerStrategy):
 
     def _end_round(self, seconds: float) -> None:
         empty = dict.fromkeys(("loss", "metric", "metric_personal", "metric_worst_decile", "density"))
+        self.now += self._row["sim_seconds"]
         told = {f"x_{k}": float(v) for k, v in self.state.stats.items() if not isinstance(v, str)}
         self.on_round(self.ledger.end_round(**{**empty, **self._row}, seconds=seconds, **told))
 

@@ -17,6 +17,7 @@ from fedsparse.client import Client
 from fedsparse.codec import NotHeld
 from fedsparse.errors import RunError
 from fedsparse.federation import Federation
+from fedsparse.flops import Flops
 from fedsparse.flower import held, wire
 from fedsparse.flower.context import CALL, client_number, home, present
 from fedsparse.payload import Payload
@@ -41,10 +42,12 @@ def handle(message: Message, context: Context) -> Message:
     if codec.header(data).ids.client != client_number(context):
         raise RunError(f"a message for another client came to client {client_number(context)}")
     try:
-        reply = perform(built, phase, data, stores)
+        reply, flops = perform(built, phase, data, stores)
     except NotHeld:
-        reply, phase = codec.encode(Payload(), schema=wire.NOTHING, ids=codec.header(data).ids), wire.NOT_HELD
-    return Message(wire.content(reply, phase, time.perf_counter() - began), reply_to=message)
+        reply, flops = codec.encode(Payload(), schema=wire.NOTHING, ids=codec.header(data).ids), Flops()
+        phase = wire.NOT_HELD
+    cost = wire.Cost(time.perf_counter() - began, flops.dense, flops.sparse)
+    return Message(wire.content(reply, phase, cost), reply_to=message)
 
 
 @app.query()
@@ -57,8 +60,8 @@ def answer(message: Message, context: Context) -> Message:
     return Message(RecordDict({CALL: told}), reply_to=message)
 
 
-def perform(built: Federation, phase: str, data: bytes, stores: Path | None) -> bytes:
-    """The reply to an encoded payload. Everything that it depends on is in the arguments.
+def perform(built: Federation, phase: str, data: bytes, stores: Path | None) -> tuple[bytes, Flops]:
+    """The reply to an encoded payload, and what it cost. Everything that it depends on is in the arguments.
 
     NotHeld when the payload relies on what this client does not hold.
     """
@@ -79,7 +82,7 @@ def perform(built: Federation, phase: str, data: bytes, stores: Path | None) -> 
     generation = client.store.commit() if phase != EVALUATE else ids.generation
     near = held.arrays(received) if held.differs(reply.kind, options) else {}
     ids = replace(ids, generation=generation)
-    return wire.encode(reply, schema, ids, options.values, client.wire_seed, received.masks, near)
+    return wire.encode(reply, schema, ids, options.values, client.wire_seed, received.masks, near), client.flops
 
 
 @contextmanager

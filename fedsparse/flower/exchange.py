@@ -1,10 +1,11 @@
-"""One task of a round: send to a cohort, take the replies in, check them, book both directions."""
+"""One task of a round: take the replies in, check them, time them, book both directions."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,108 +13,46 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from fedsparse import codec, masks
+from fedsparse import clock, codec, masks
 from fedsparse.codec import DecodeError
-from fedsparse.federation import Federation
 from fedsparse.flower import wire
 from fedsparse.flower.client_app import EVALUATE
-from fedsparse.flower.held import Given, Holdings, arrays, differs, exact
-from fedsparse.ledger import Ledger, sizes
-from fedsparse.payload import Ids, Payload, Scalar
-from fedsparse.randomness import integer
-from fedsparse.strategy import Node, Reply, Task
+from fedsparse.flower.held import Given, arrays, differs
+from fedsparse.flower.outgoing import Outgoing
+from fedsparse.ledger import sizes
+from fedsparse.payload import Ids, Scalar
+from fedsparse.strategy import Node, Reply
 
 log = logging.getLogger("fedsparse")
 ENGINE_INFO = ("examples", "steps", "loss", "metric")
-Encoded = tuple[bytes, Mapping[str, int]]  # a payload's bytes, and how many of each kind
-
-
-@dataclass
-class Sent:
-    """What went to one client: enough to book it and to read the reply, not the bytes."""
-
-    given: Given
-    length: int
-    kinds: Mapping[str, int]
-    generation: int
-    transport: int
-    asked: int = 1  # how often: again when a worker died
-    unused: bytes = b""  # the reply of a client that does not hold what this relies on
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a usable reply told: its scalars, the density of its client's model, the client's seconds."""
+    """What a usable reply told: its scalars, the density of its client's model, what its client's work cost."""
 
     info: Mapping[str, Scalar]
     density: float
-    seconds: float
+    cost: wire.Cost = wire.Cost()
 
 
 @dataclass
-class Exchange:
+class Exchange(Outgoing):
     """The messages of one task. Iterating gives the replies in the cohort's order and decodes one at a time.
 
     The first pass checks and books each reply; a reply that cannot be used is booked as refused and left out.
     """
 
-    federation: Federation
-    ledger: Ledger
-    task: Task
-    run_id: int
-    generations: dict[int, int]
-    holdings: Holdings = field(default_factory=Holdings)
-    sent: dict[int, list[Sent]] = field(default_factory=dict)  # the last one is what the reply answers
     raw: dict[int, Message] = field(default_factory=dict)
     status: dict[int, str] = field(default_factory=dict)
     seen: dict[int, Seen] = field(default_factory=dict)
     held: dict[int, dict[str, Tensor]] | None = None  # the clients' own masks, where they are asked for
     why: str = ""  # the first error that a client replied
+    first: int = 0  # so many replies end the task; 0: all
+    times: dict[int, clock.Times] = field(default_factory=dict)
+    end: clock.End = clock.End(0.0)
 
-    _latest: Given | None = None  # what was sent last, encoded once for each base
-    _encoded: dict[Given | None, Encoded] = field(default_factory=dict)
     _near: tuple[Given | None, dict[str, np.ndarray]] = (None, {})  # what was sent to whom a reply came last from
-
-    @property
-    def message_type(self) -> str:
-        return "evaluate" if self.task.phase == EVALUATE else "train"
-
-    # ---- messages ----
-
-    def messages(self, grid: Grid, payload_for: Callable[[Node], Payload]) -> Iterator[Message]:
-        """A message for each client of the cohort, made when it is asked for. One object for all is encoded once."""
-        schema = codec.schema_hash(self.federation.strategy.downlink_schema(self.task.phase))
-        given = None
-        for node in self.task.cohort:
-            payload = payload_for(node)
-            if given is None or payload is not given.payload:
-                given = Given(payload, self._density(payload), schema, self.holdings.task)
-            base = None if self.task.phase == EVALUATE else self.holdings.of(node.id, schema)
-            yield self._message(grid, node, given, base)
-
-    def _message(self, grid: Grid, node: Node, given: Given, base: Given | None) -> Message:
-        phase, ids = self.task.phase, Ids(self.run_id, self.task.round, node.id, self.generations.get(node.id, 0))
-        encoded, kinds = self._encode(given, base, ids)
-        data = codec.stamp(encoded, ids)
-        extra = wire.transport(data, phase, self.message_type, False)
-        self.sent.setdefault(node.id, []).append(Sent(given, len(data), kinds, ids.generation, extra))
-        return grid.create_message(wire.content(data, phase), self.message_type, node.id + 1, str(self.task.round))
-
-    def _encode(self, given: Given, base: Given | None, ids: Ids) -> Encoded:
-        if given is not self._latest:
-            self._latest, self._encoded = given, {}
-        if base not in self._encoded:
-            task, options = self.task, self.federation.experiment.wire
-            known = base.payload.masks if base else None
-            near = arrays(base.payload) if base and exact(options) else None
-            seed = integer(self.federation.setup.seed, task.round, task.phase, "wire")
-            schema = self.federation.strategy.downlink_schema(task.phase)
-            data = wire.encode(given.payload, schema, ids, options.values, seed, known, near)
-            self._encoded[base] = data, sizes(data)
-        return self._encoded[base]
-
-    def _density(self, payload: Payload) -> float:
-        return masks.density(masks.bits(payload), self.federation.setup.sizes)
 
     # ---- what comes back ----
 
@@ -132,6 +71,31 @@ class Exchange:
                 self.status[node.id] = "lost"
             if node.id in self.sent:  # else the time was up before its message was made
                 self._book_down(node)
+        if self.task.phase != EVALUATE:
+            self._time()
+
+    def _time(self) -> None:
+        """What the task takes by the virtual clock, and which replies come too late for it."""
+        arrivals: dict[int, float] = {}
+        losses: dict[int, float] = {}
+        for node in self.task.cohort:
+            sent, reply = self.sent.get(node.id, []), self.raw.get(node.id)
+            down = [each.length for each in sent for _ in range(each.asked)]
+            up = [len(each.unused) for each in sent if each.unused]
+            cost = wire.Cost()
+            if reply is not None:
+                with suppress(wire.Refused):  # a second look says why
+                    data, _, cost = wire.unpack(reply)
+                    up.append(len(data))
+            times = clock.client_seconds(node.profile, down, cost.flops, cost.flops_sparse, up)
+            self.times[node.id] = times
+            (losses if reply is None else arrivals)[node.id] = times.total
+        self.end = clock.end(arrivals, losses, self.federation.experiment.clock.deadline, self.first)
+
+    @property
+    def excused(self) -> bool:
+        """Whether a reply is missing because of a device, by its profile: then nobody has made a mistake."""
+        return bool(self.end.late) or any(each.dropped for sent in self.sent.values() for each in sent)
 
     def _collect(self, replies: Iterable[Message], grid: Grid | None) -> None:
         client_of = getattr(grid, "client_of", wire.client_of)
@@ -181,23 +145,26 @@ class Exchange:
 
     def __iter__(self) -> Iterator[Reply]:
         for node in self.task.cohort:
-            if node.id in self.raw and self.status.get(node.id) != "refused":
+            if node.id in self.raw and self.status.get(node.id) not in ("refused", "late"):
                 reply = self._take(node, self.raw[node.id])
                 if reply is not None:
                     yield reply
 
     def _take(self, node: Node, message: Message) -> Reply | None:
-        """Decode a reply; the first time, check and book it. None when it cannot be used."""
+        """Decode a reply; the first time, check and book it. None when it cannot be used, or is late."""
         data, first = b"", node.id not in self.status
         try:
-            data, phase, seconds = wire.unpack(message)
+            data, phase, cost = wire.unpack(message)
             if phase == wire.NOT_HELD:
                 raise wire.Refused("it does not hold what it was sent whole")
-            reply, generation = self._read(node, data, seconds)
+            reply, generation = self._read(node, data, cost)
         except (DecodeError, wire.Refused) as why:
             log.warning("round %d: the reply of client %d was refused: %s", self.task.round, node.id, why)
             self.why = self.why or f"client {node.id}: {why}"
             self._settle(node, data, "refused")
+            return None
+        if node.id in self.end.late:  # as if it had never come: the client's state stays as the server knows it
+            self._settle(node, data, "late")
             return None
         if first:
             self.generations[node.id] = generation
@@ -206,7 +173,7 @@ class Exchange:
             self._settle(node, data, "ok")
         return reply
 
-    def _read(self, node: Node, data: bytes, seconds: float) -> tuple[Reply, int]:
+    def _read(self, node: Node, data: bytes, cost: wire.Cost) -> tuple[Reply, int]:
         sent, phase, head = self.sent[node.id][-1], self.task.phase, codec.header(data)
         schema = wire.NOTHING if phase == EVALUATE else self.federation.strategy.uplink_schema(phase)
         near = self._as_received(sent.given) if differs(head.kind, self.federation.experiment.wire) else None
@@ -215,11 +182,13 @@ class Exchange:
         if ids.generation not in (sent.generation, sent.generation + 1):
             raise wire.Refused(f"it names generation {ids.generation} of the client's state, not {sent.generation}")
         self._check(payload.info)
-        reply = Reply(node, payload, seconds=seconds)
-        own = payload.kind == "weights" and bool(payload.masks)
-        if payload.kind == "weights" and self.held is not None:
+        taken = self.times[node.id].total if node.id in self.times else 0.0
+        reply = Reply(node, payload, cost.flops, cost.seconds, taken)
+        model = payload.kind == "weights" and any(n in payload.weights for n in self.federation.setup.maskable)
+        own = model and bool(payload.masks)
+        if model and self.held is not None and node.id not in self.end.late:
             self.held[node.id] = masks.bits(payload)
-        self.seen[node.id] = Seen(payload.info, self._density(payload) if own else sent.given.density, seconds)
+        self.seen[node.id] = Seen(payload.info, self._density(payload) if own else sent.given.density, cost)
         return reply, ids.generation
 
     def _as_received(self, given: Given) -> dict[str, np.ndarray]:
@@ -249,7 +218,7 @@ class Exchange:
     def _book_up(self, node: Node, data: bytes, status: str, attempt: int, phase: str) -> None:
         self.ledger.message(
             round=self.task.round, phase=self.task.phase, client=node.id, direction="up", length=len(data),
-            kinds=sizes(data) if status == "ok" else {"values": 0, "mask": 0, "dense": 0, "header": len(data)},
+            kinds={"values": 0, "mask": 0, "dense": 0, "header": len(data)} if status == "refused" else sizes(data),
             transport=wire.transport(data, phase, self.message_type, True) if data else 0,
             attempt=attempt, status=status,
         )  # fmt: skip
@@ -262,12 +231,15 @@ class Exchange:
         evaluated = self.task.phase == EVALUATE  # on the test part, whose size the client tells
         for node in self.task.cohort:
             density = self.sent[node.id][0].given.density if node.id in self.sent else 1.0
-            seen = self.seen.get(node.id, Seen({}, density, 0.0))
+            seen = self.seen.get(node.id, Seen({}, density))
+            times = self.times.get(node.id)
             told = {f"x_{k}": float(v) for k, v in seen.info.items() if k not in ENGINE_INFO and not isinstance(v, str)}
             self.ledger.add(
                 "clients", round=self.task.round, phase=self.task.phase, client=node.id, device=node.device,
                 status=self.status[node.id], examples=seen.info.get("examples", 0) if evaluated else node.examples,
-                steps=seen.info.get("steps", 0), flops=None, density=seen.density, loss=seen.info.get("loss"),
-                metric=seen.info.get("metric"), seconds=seen.seconds, **told,
+                steps=seen.info.get("steps", 0), flops=None if evaluated else seen.cost.flops,
+                flops_sparse=None if evaluated else seen.cost.flops_sparse, density=seen.density,
+                loss=seen.info.get("loss"), metric=seen.info.get("metric"), seconds=seen.cost.seconds,
+                sim_seconds=times and times.total, **told,
             )  # fmt: skip
         return {client: seen for client, seen in self.seen.items() if self.status[client] == "ok"}

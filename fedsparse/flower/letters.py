@@ -42,7 +42,8 @@ def pack_replies(replies: Sequence[Message], seconds: float) -> list[bytes]:
         if reply.has_error():
             told = [reply.error.code, reply.error.reason]
         else:
-            data, *told = wire.unpack(reply)
+            data, phase, cost = wire.unpack(reply)
+            told = [phase, astuple(cost)]
         rows.append((private.fields(reply.metadata), reply.has_error(), *told))
         payloads.append(data)
     return [json.dumps([seconds, rows]).encode(), *payloads]
@@ -53,6 +54,6 @@ def unpack_replies(packed: Sequence[bytes]) -> tuple[list[Message], float]:
     seconds, rows = json.loads(packed[0])
     replies = []
     for (fields, failed, first, second), data in zip(rows, packed[1:], strict=True):
-        content = Error(first, second) if failed else wire.content(data, first, second)
+        content = Error(first, second) if failed else wire.content(data, first, wire.Cost(*second))
         replies.append(private.message(fields, content))
     return replies, seconds

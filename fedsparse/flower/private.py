@@ -49,13 +49,16 @@ def rebuild(metadata: Metadata, content: RecordDict | Error) -> Message:
 
 
 @lru_cache(maxsize=512)
-def transport_bytes(length_bits: int, phase: str, message_type: str, seconds: bool) -> int:
-    """Bytes of a serialised Flower message beside its payload; exact up to the width of a length field."""
+def transport_bytes(length_bits: int, phase: str, message_type: str, told: tuple[str, ...] = ()) -> int:
+    """Bytes of a serialised Flower message beside its payload; exact up to the width of a length field.
+
+    told: names of the numbers that stand beside the phase.
+    """
     length = (1 << min(length_bits, 24)) - 1  # beyond 16 MB a length field may be a byte wider
     array = Array(dtype="uint8", shape=(length,), stype="fedsparse/1", data=bytes(length))
     task = ConfigRecord({"phase": phase})
-    if seconds:
-        task["seconds"] = 0.5
+    for name in told:
+        task[name] = 0.5
     content = RecordDict({"payload": ArrayRecord({"payload": array}), "task": task})
     message = Message(content, dst_node_id=SERVER_NODE, message_type=message_type)
     set_message_id(message, "0" * 32)

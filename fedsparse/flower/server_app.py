@@ -152,6 +152,7 @@ def _closing(federation: Federation, ledger: Ledger) -> dict[str, Any]:
         "final": final_of(rounds, total, "metric"),
         "final_personal": final_of(rounds, total, "metric_personal"),
         "density": float(rounds["density"].iloc[-1]) if len(rounds) else None,
+        "sim_seconds": float(rounds["sim_seconds"].sum()) if len(rounds) else None,
         **{name: int(training.loc[training["direction"] == name.removeprefix("bytes_"), "bytes"].sum())
            for name in ("bytes_up", "bytes_down")},
         **{f"stock_{name}": dense * int(sent.get(name.removeprefix("bytes_"), 0))

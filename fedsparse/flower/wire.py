@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -20,6 +21,15 @@ NOTHING = Schema({})  # of payloads without tensors
 
 
 Masks = Mapping[str, Mask]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a client tells of its work, beside the payload: real seconds, and the FLOPs of its training."""
+
+    seconds: float = 0.0
+    flops: float = 0.0
+    flops_sparse: float = 0.0
 
 
 class Refused(ValueError):
@@ -53,15 +63,15 @@ def max_bytes(schema: Schema) -> int:
     return schema.dense_bytes + 1_000_000
 
 
-def content(data: bytes, phase: str, seconds: float | None = None) -> RecordDict:
-    """A message's content: the payload as one opaque array, the phase beside it."""
+def content(data: bytes, phase: str, cost: Cost | None = None) -> RecordDict:
+    """A message's content: the payload as one opaque array, the phase beside it, and in a reply its cost."""
     array = Array(dtype="uint8", shape=(len(data),), stype=STYPE, data=data)
-    task = ConfigRecord({"phase": phase} if seconds is None else {"phase": phase, "seconds": seconds})
+    task = ConfigRecord({"phase": phase} if cost is None else {"phase": phase, **asdict(cost)})
     return RecordDict({PAYLOAD: ArrayRecord({PAYLOAD: array}), TASK: task})
 
 
-def unpack(message: Message) -> tuple[bytes, str, float]:
-    """(payload bytes, phase, seconds) of a message; Refused when it is not one of ours."""
+def unpack(message: Message) -> tuple[bytes, str, Cost]:
+    """(payload bytes, phase, cost) of a message; Refused when it is not one of ours."""
     records = message.content
     try:
         array, task = records.array_records[PAYLOAD][PAYLOAD], records.config_records[TASK]
@@ -69,8 +79,10 @@ def unpack(message: Message) -> tuple[bytes, str, float]:
         raise Refused(f"the message has no record {missing}") from None
     if array.stype != STYPE:
         raise Refused(f"the payload is of type {array.stype!r}, not {STYPE!r}")
-    seconds = task.get("seconds", 0.0)
-    return array.data, str(task.get("phase", "")), seconds if isinstance(seconds, float) else 0.0
+    told = {field.name: task.get(field.name, 0.0) for field in fields(Cost)}
+    if not all(isinstance(value, float) and 0 <= value < math.inf for value in told.values()):
+        raise Refused(f"its cost is {told!r}")
+    return array.data, str(task.get("phase", "")), Cost(**told)  # type: ignore[arg-type]
 
 
 def client_of(reply: Message) -> int:
@@ -80,4 +92,5 @@ def client_of(reply: Message) -> int:
 
 def transport(data: bytes, phase: str, message_type: str, up: bool) -> int:
     """Bytes of the serialised Flower message beside the payload."""
-    return private.transport_bytes(len(data).bit_length(), phase, message_type, up)
+    told = tuple(field.name for field in fields(Cost)) if up else ()
+    return private.transport_bytes(len(data).bit_length(), phase, message_type, told)

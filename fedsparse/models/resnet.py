@@ -49,10 +49,11 @@ class Block(nn.Module):
         self.norm1 = nn.BatchNorm2d(after)
         self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(after)
-        self.stride, self.new = stride, after - before
+        self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))
-        if self.stride > 1 or self.new:
-            x = nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new))
+        new = out.shape[1] - x.shape[1]
+        if self.stride > 1 or new:
+            x = nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, new))
         return (out + x).relu()

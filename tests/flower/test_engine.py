@@ -41,10 +41,10 @@ def test_the_ledger_is_what_encode_saw(strategy: str, tmp_path: Path, monkeypatc
     seen = {"up": 0, "down": 0}
     perform, stamp = client_app.perform, codec.stamp
 
-    def performed(*args: Any) -> bytes:
-        data = perform(*args)
+    def performed(*args: Any) -> Any:
+        data, flops = perform(*args)
         seen["up"] += len(data)
-        return data
+        return data, flops
 
     def addressed(data: bytes, ids: Any) -> bytes:
         stamped = stamp(data, ids)

@@ -164,7 +164,7 @@ class Forgetful(LocalGrid):
             if reply.metadata.src_node_id == 2 and reply.metadata.message_type in self.phases:
                 ids = codec.header(wire.unpack(reply)[0]).ids
                 data = codec.encode(Payload(), schema=wire.NOTHING, ids=self.forge(ids))
-                reply.content = wire.content(data, wire.NOT_HELD, 0.0)
+                reply.content = wire.content(data, wire.NOT_HELD, wire.Cost())
             yield reply
 
 
@@ -295,7 +295,7 @@ def test_the_engine_rounds_as_the_helper_says(tmp_path: Path) -> None:
     state = fed.strategy.init(fed.shared, fed.nodes)
     ids = Ids(run_id(fed), 1, 2, 0)
     data = wire.encode(state.payload, fed.setup.schema, ids, "int4", 0)
-    reply = wire.decode(perform(fed, "train", data, tmp_path), fed.setup.schema)
+    reply = wire.decode(perform(fed, "train", data, tmp_path)[0], fed.setup.schema)
     store = client_of(fed, tmp_path, id=2, generation=1).store
     for name, sent in store["sent"].items():
         assert torch.allclose(reply.weights[name] + store["dropped"][name], sent, rtol=1e-6, atol=1e-7), name

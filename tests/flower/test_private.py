@@ -44,9 +44,9 @@ def test_transport_does_not_depend_on_who_asks() -> None:
     from flwr.supercore.task_identity import TaskIdentity
 
     LocalGrid(1, {}, 7)
-    here = private.transport_bytes.__wrapped__(20, "train", "train", True)
+    here = private.transport_bytes.__wrapped__(20, "train", "train", ("seconds",))
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 15922396985965104118
-    there = private.transport_bytes.__wrapped__(20, "train", "train", True)
+    there = private.transport_bytes.__wrapped__(20, "train", "train", ("seconds",))
     LocalGrid(1, {}, 7)
     assert there == here
 
