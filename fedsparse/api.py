@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedsparse import columns, folder
+from fedsparse import columns, folder, results
 from fedsparse.errors import InputError
 from fedsparse.experiment import Experiment
-from fedsparse.results import Comparison, Run, load, write_comparison
+from fedsparse.results import Comparison, Run, write_comparison
 
 log = logging.getLogger("fedsparse")
 __all__ = ["Progress", "compare", "load", "run"]
@@ -106,6 +106,16 @@ def compare(
 
     report([path])
     return comparison
+
+
+def load(folder: str | Path, devices: str | Path | None = None) -> Run | Comparison:
+    """The run or comparison in a folder; InputError when it holds neither.
+
+    With `devices`, a TOML file with tables `[devices.NAME]`, simulated times are those of these devices.
+    """
+    from fedsparse.retime import load_retimed
+
+    return results.load(folder) if devices is None else load_retimed(folder, devices)
 
 
 def _finished(out: str | Path | None, planned: list[tuple[str, Experiment]]) -> set[tuple[str, int]]:

@@ -25,8 +25,13 @@ ROUNDS: dict[str, str] = {
     "bytes_up": INT,
     "bytes_down": INT,
     "seconds": FLOAT,
+    "sim_seconds": FLOAT,
+    "sim_wait": FLOAT,
 }
-"""`rounds`: one row a round; bytes are those of this round's training phases."""
+"""`rounds`: one row a round; bytes are those of this round's training phases.
+
+`sim_seconds` is how long the round takes by the virtual clock, `sim_wait` the part in which too few clients are ready.
+"""
 
 CLIENTS: dict[str, str] = {
     "round": INT,
@@ -37,12 +42,14 @@ CLIENTS: dict[str, str] = {
     "examples": INT,
     "steps": INT,
     "flops": FLOAT,
+    "flops_sparse": FLOAT,
     "density": FLOAT,
     "loss": FLOAT,
     "metric": FLOAT,
     "seconds": FLOAT,
+    "sim_seconds": FLOAT,
 }
-"""`clients`: one row a client task."""
+"""`clients`: one row a client task; `flops_sparse` leaves out the zeros of the weights, layer by layer."""
 
 MESSAGES: dict[str, str] = {
     "round": INT,
@@ -93,13 +100,16 @@ RUN_KEYS: dict[str, str] = {
     "host": STR,
     "started": STR,
     "seconds": FLOAT,
+    "sim_seconds": FLOAT,
 }
 """`run.json`, and the first columns of `comparison.csv` (where `versions`, an object, is JSON text)."""
 
-MB_TO_TARGET, BUDGET = "mb_to_target", "budget"
+SIM = "sim_"
+"""What the virtual clock tells begins so; folders of earlier versions have none of it, which reads as null."""
+MB_TO_TARGET, SIM_TO_TARGET, BUDGET = "mb_to_target", "sim_to_target", "budget"
 AT_BUDGET = {"metric_at_budget": "metric", "personal_at_budget": "metric_personal"}
 """Columns of `comparison.csv` that are read off a column of `rounds` at the budget."""
-MEASURED: dict[str, str] = {MB_TO_TARGET: FLOAT, BUDGET: STR, **dict.fromkeys(AT_BUDGET, FLOAT)}
+MEASURED: dict[str, str] = {MB_TO_TARGET: FLOAT, BUDGET: STR, **dict.fromkeys((*AT_BUDGET, SIM_TO_TARGET), FLOAT)}
 COMPARISON: dict[str, str] = {**RUN_KEYS, **MEASURED}
 """`comparison.csv`: run.json's keys and what is measured against other runs; `budget` is the reference's label."""
 
@@ -107,13 +117,24 @@ STOCK = ("stock_bytes_up", "stock_bytes_down")
 EXTRA_PREFIXES = ("paper_", "stock_bytes_")
 """Optional keys of `run.json` that `comparison.csv` carries at its end: all that begin so, `float64`."""
 
-AVERAGED = ("final", "final_personal", "density", "bytes_up", "bytes_down", MB_TO_TARGET, "seconds")
+AVERAGED = (
+    "final",
+    "final_personal",
+    "density",
+    "bytes_up",
+    "bytes_down",
+    MB_TO_TARGET,
+    "seconds",
+    "sim_seconds",
+    SIM_TO_TARGET,
+)
 SUMMARY: dict[str, str] = {
     "variant": STR,
     "strategy": STR,
     "seeds": INT,
     **{f"{name}_{what}": FLOAT for name in AVERAGED for what in ("mean", "sd")},
     "bytes_ratio": FLOAT,
+    "sim_ratio": FLOAT,
     "final_diff": FLOAT,
     "final_diff_sd": FLOAT,
     "final_personal_diff": FLOAT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from fedsparse.columns import (
     EXTRA_PREFIXES,
     FLOAT,
     MB_TO_TARGET,
+    SIM_TO_TARGET,
     STR,
     SUMMARY,
 )
@@ -31,6 +33,22 @@ SHORT = 0.03
 """A curve that ends by this share of the budget below it counts with its last value."""
 NEAR, NEAR_ERROR = 0.95, 1.05
 """The target of "MB to target" as a multiple of FedAvg's `final`: where higher is better, and for errors."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of time: its sign and its seconds."""
+
+    name: str
+    seconds: float
+
+
+UNITS = (Unit("days", 86400.0), Unit("h", 3600.0), Unit("min", 60.0), Unit("s", 1.0))
+
+
+def time_unit(seconds: float) -> Unit:
+    """The largest unit of which there are at least three, else seconds."""
+    return next((unit for unit in UNITS if seconds >= 3 * unit.seconds), UNITS[-1])
 
 
 def final_of(rounds: pd.DataFrame, total_rounds: int, column: str = "metric") -> float:
@@ -53,6 +71,11 @@ def cumulative_mb(rounds: pd.DataFrame) -> pd.Series:
     return (ordered["bytes_up"] + ordered["bytes_down"]).cumsum() / MEGA
 
 
+def cumulative_sim(rounds: pd.DataFrame) -> pd.Series:
+    """Simulated seconds up to and including each round, in the order of the rows' rounds; null without a clock."""
+    return rounds.sort_values("round")["sim_seconds"].cumsum(skipna=False)
+
+
 def target_of(baseline_final: float, higher_is_better: bool) -> float:
     """What must be reached: 95 % of FedAvg's `final`, for errors 1.05 times it."""
     return baseline_final * (NEAR if higher_is_better else NEAR_ERROR)
@@ -60,10 +83,18 @@ def target_of(baseline_final: float, higher_is_better: bool) -> float:
 
 def mb_to_target(rounds: pd.DataFrame, target: float, higher_is_better: bool, column: str = "metric") -> float:
     """Training MB (both ways) up to and including the first evaluated round that reaches the target, or NaN."""
-    ordered = rounds.sort_values("round")
-    value = ordered[column]
+    return _until(rounds, cumulative_mb(rounds), target, higher_is_better, column)
+
+
+def sim_to_target(rounds: pd.DataFrame, target: float, higher_is_better: bool, column: str = "metric") -> float:
+    """Simulated seconds up to and including the first evaluated round that reaches the target, or NaN."""
+    return _until(rounds, cumulative_sim(rounds), target, higher_is_better, column)
+
+
+def _until(rounds: pd.DataFrame, spent: pd.Series, target: float, higher_is_better: bool, column: str) -> float:
+    value = rounds.sort_values("round")[column]
     reached = value >= target if higher_is_better else value <= target  # a null reaches nothing
-    return float(cumulative_mb(ordered)[reached].iloc[0]) if reached.any() else math.nan
+    return float(spent[reached].iloc[0]) if reached.any() else math.nan
 
 
 def baselines(table: pd.DataFrame) -> dict[str, str | None]:
@@ -148,10 +179,12 @@ def _measured(
     run: pd.Series, rounds: pd.DataFrame, baseline: pd.Series | None, budget: pd.Series | None
 ) -> dict[str, float]:
     """What is measured of a run against the baseline and at the budget of the same seed, null where there is none."""
-    found = dict.fromkeys((MB_TO_TARGET, *AT_BUDGET), math.nan)
+    found = dict.fromkeys((MB_TO_TARGET, SIM_TO_TARGET, *AT_BUDGET), math.nan)
     if run["status"] == DONE and baseline is not None:
         higher = bool(run["higher_is_better"])
-        found[MB_TO_TARGET] = mb_to_target(rounds, target_of(float(baseline["final"]), higher), higher)
+        target = target_of(float(baseline["final"]), higher)
+        found[MB_TO_TARGET] = mb_to_target(rounds, target, higher)
+        found[SIM_TO_TARGET] = sim_to_target(rounds, target, higher)
     if run["status"] == DONE and budget is not None:
         found |= {name: at_budget(rounds, _both_ways(budget) / MEGA, column) for name, column in AT_BUDGET.items()}
     return found
@@ -165,7 +198,7 @@ def summarise(table: pd.DataFrame, overrides: Mapping[str, str] | None = None) -
       that fails on the hard seeds would look cheap.
     - `bytes_ratio`: per seed, bytes both ways over FedAvg's bytes both ways on the same seed; then the mean over the
       seeds that both have. `final_diff`: likewise `final` minus FedAvg's, with its own standard deviation, and
-      `final_personal_diff`.
+      `final_personal_diff`; `sim_ratio`: simulated seconds over FedAvg's.
     - `at_budget`: the metric at the total MB of `budget` on the same seed, null unless every seed got there.
     """
     done = _by_seed(table)
@@ -190,7 +223,10 @@ def summarise(table: pd.DataFrame, overrides: Mapping[str, str] | None = None) -
 
 def _paired(pairs: list[tuple[pd.Series, pd.Series]]) -> dict[str, float]:
     ratios = pd.Series([_both_ways(own) / _both_ways(other) for own, other in pairs if _both_ways(other)], dtype=FLOAT)
-    found = {"bytes_ratio": ratios.mean(skipna=False)}
+    times = pd.Series(
+        [own["sim_seconds"] / other["sim_seconds"] for own, other in pairs if other["sim_seconds"]], dtype=FLOAT
+    )
+    found = {"bytes_ratio": ratios.mean(skipna=False), "sim_ratio": times.mean(skipna=False)}
     for name in ("final", "final_personal"):
         diffs = pd.Series([own[name] - other[name] for own, other in pairs], dtype=FLOAT)
         found |= {f"{name}_diff": diffs.mean(skipna=False), f"{name}_diff_sd": diffs.std(skipna=False)}

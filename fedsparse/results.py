@@ -86,6 +86,7 @@ class Run:
             "bytes_down": int(rounds["bytes_down"].sum()),
             "density": float(rounds["density"].iloc[-1]) if len(rounds) else math.nan,
             "seconds": float(rounds["seconds"].sum()),
+            "sim_seconds": float(rounds["sim_seconds"].sum(min_count=1)),
             "status": columns.RUNNING,
         }
         return {**info, **{key: value for key, value in so_far.items() if info[key] is None}}
@@ -221,10 +222,12 @@ def _read_table(folder: Path, name: str) -> pd.DataFrame:
 def _read_csv(path: Path, types: Mapping[str, str], later: Container[str] = ()) -> pd.DataFrame:
     """Exact: text stays text (a commit may look like a number), floats come back bit for bit, an empty cell is null.
 
-    Columns of `later`, which came with a later version, may lack.
+    Columns of `later`, which came with a later version, may lack; those of the virtual clock are null then.
     """
     try:
         text = pd.read_csv(path, dtype=columns.STR, keep_default_na=False, na_values=[""])
+        unclocked = [name for name in types if name.startswith(columns.SIM) and name not in text]
+        text = text.assign(**dict.fromkeys(unclocked, math.nan))
         types = {name: kind for name, kind in types.items() if name in text or name not in later}
         types = {**types, **{str(name): columns.FLOAT for name in text.columns if name not in types}}
         found = pd.DataFrame({name: _typed(text[name], kind) for name, kind in types.items()})

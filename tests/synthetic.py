@@ -11,8 +11,15 @@ from typing import Any
 import numpy as np
 
 from fedsparse import columns
+from fedsparse.devices import Device, assign
+from fedsparse.settings import emit
 
 LAYERS = {"conv1.weight": 6.0, "conv2.weight": 2.0, "fc.weight": 0.8}
+TIERS = {
+    "fast": Device(share=0.5, flops=2e9, down=4e6, up=1e6, latency=0.1),
+    "slow": Device(share=0.5, flops=2e8, down=1e6, up=2e5, latency=0.3),
+}
+"""Devices of runs that have a clock."""
 RESNET = {f"layer{s}.{b}.conv{c}.weight": 3.0 / s for s in (1, 2, 3) for b in range(5) for c in (1, 2)}
 
 
@@ -30,21 +37,27 @@ def tables(
     eval_every: int = 1,
     own_masks: bool = False,
     layers: Mapping[str, float] = LAYERS,
+    flops: float = 0.0,
+    devices: Mapping[str, Device] = TIERS,
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of all four tables: the metric rises (an error falls) to about `level`, a dense model has `size` bytes.
 
     Each client's own metric lies evenly around their mean; `layers` has each layer's density relative to the model's.
+    With `flops`, those of a client's training, there is a clock.
     """
     rng = np.random.default_rng(seed)
+    tiers = assign(devices, clients, seed)
     out: dict[str, list[dict[str, Any]]] = {name: [] for name in columns.TABLES}
     for r in range(1, rounds + 1):
         kept = density + (1 - density) * max(0.0, 1 - r / (0.5 * rounds)) ** 3 if density < 1 else 1.0
         gap = math.exp(-5 * r / rounds) + 0.01 * rng.normal()
         metric, own = (level + gap, personal + gap) if error_metric else (level - 0.6 * gap, personal - 0.5 * gap)
         seen = r % eval_every == 0 or r == rounds
-        totals = {"up": 0, "down": 0}
+        totals, times = {"up": 0, "down": 0}, []
         for client in range(clients):
+            tier = devices[tiers[client]]
             for phase in ("train", "evaluate") if seen else ("train",):
+                sent = {"up": 0, "down": 0}
                 for direction in ("down", "up"):
                     if phase == "evaluate" and direction == "up":
                         parts = {"values": 0, "mask": 0, "dense": 0, "header": 150}
@@ -74,16 +87,22 @@ def tables(
                         }
                     )
                     totals[direction] += count if phase == "train" else 0
+                    sent[direction] = count
+                clocked = flops and phase == "train"
+                took = 2 * tier.latency + sent["down"] / tier.down + flops / tier.flops + sent["up"] / tier.up
+                times += [took] * bool(clocked)
                 out["clients"].append(
                     {
                         "round": r,
                         "phase": phase,
                         "client": client,
-                        "device": "slow" if client % 2 else "fast",
+                        "device": tiers[client],
                         "status": "ok",
                         "examples": 50,
                         "steps": 2 if phase == "train" else 0,
-                        "flops": None,
+                        "flops": flops if clocked else None,
+                        "flops_sparse": flops * kept if clocked else None,
+                        "sim_seconds": took if clocked else None,
                         "density": kept,
                         "loss": gap,
                         "metric": own + 0.1 * (client / (clients - 1) - 0.5) if seen and phase == "evaluate" else None,
@@ -102,6 +121,8 @@ def tables(
                 "bytes_up": totals["up"],
                 "bytes_down": totals["down"],
                 "seconds": 0.1,
+                "sim_seconds": max(times, default=None),
+                "sim_wait": 0.0 if flops else None,
             }
         )
         agreement = 0.9 - 0.5 * r / rounds if own_masks else None
@@ -134,6 +155,8 @@ def write_run(
     why: str | None = None,
     closed: bool = True,
     played: int | None = None,
+    flops: float = 0.0,
+    devices: Mapping[str, Device] = TIERS,
     **extra: Any,
 ) -> Path:
     """A run's folder; `played` rounds of `rounds` were played, `closed` says whether its tables are Parquet yet."""
@@ -151,6 +174,8 @@ def write_run(
         clients=clients,
         own_masks=own_masks,
         layers=layers,
+        flops=flops,
+        devices=devices,
     )
     rows = {
         name: [row for row in table if row["round"] <= (rounds if played is None else played)]
@@ -177,7 +202,8 @@ def write_run(
         "density": density, "model_hash": f"{seed:064d}", "clients_hash": "c" * 64, "status": status, "why": why,
         "command": f"fedsparse run quickstart --set strategy={variant}", "commit": "0123456", "host": "Linux, x86_64",
         "versions": {"fedsparse": "0.1.0", "python": "3.11.4", "torch": "2.13.0", "flwr": "1.39.0", "ray": "2.55.1"},
-        "started": "2025-01-02T03:04:05+00:00", "seconds": float(frame["seconds"].sum()) + 1.5, **extra,
+        "started": "2025-01-02T03:04:05+00:00", "seconds": float(frame["seconds"].sum()) + 1.5,
+        "sim_seconds": number(frame["sim_seconds"].sum(min_count=1)), **extra,
     }  # fmt: skip
     unfinished = (
         "final",
@@ -188,19 +214,22 @@ def write_run(
         "model_hash",
         "clients_hash",
         "seconds",
+        "sim_seconds",
     )
     if not closed:
         info.update(dict.fromkeys(unfinished))
         info["status"] = "running"
     (folder / "run.json").write_text(json.dumps(info, indent=2))
     (folder / "config.toml").write_text(
-        f'rounds = {rounds}\nclients = 4\nseed = {seed}\n\n[dataset]\nname = "{dataset}"\n\n[model]\nname = "cnn"\n\n'
+        f"rounds = {rounds}\nclients = {clients}\nseed = {seed}\n\n"
+        f'[dataset]\nname = "{dataset}"\n\n[model]\nname = "cnn"\n\n'
         f'[strategy]\nname = "{strategy or variant}"\ndensity = {density}\n\n[runtime]\nname = "ray"\n'
+        + (emit({"devices": {name: tier.model_dump() for name, tier in devices.items()}}) if flops else "")
     )
     return folder
 
 
-def write_runs(folder: Path, *, seeds: int = 3, rounds: int = 20, error_metric: bool = False) -> list[Path]:
+def write_runs(folder: Path, *, seeds: int = 3, rounds: int = 20, error_metric: bool = False, **how: Any) -> list[Path]:
     """The run folders of a comparison of three strategies, FedAvg first."""
     if error_metric:
         kinds: dict[str, dict[str, Any]] = {
@@ -219,7 +248,13 @@ def write_runs(folder: Path, *, seeds: int = 3, rounds: int = 20, error_metric: 
     kinds["personalized_masks"] |= {"density": 0.2, "has_global": False, "own_masks": True}
     return [
         write_run(
-            folder / f"{name}-seed{seed}", variant=name, seed=seed, rounds=rounds, error_metric=error_metric, **kind
+            folder / f"{name}-seed{seed}",
+            variant=name,
+            seed=seed,
+            rounds=rounds,
+            error_metric=error_metric,
+            **kind,
+            **how,
         )
         for name, kind in kinds.items()
         for seed in range(seeds)

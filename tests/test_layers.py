@@ -21,17 +21,30 @@ LAYERS = [
     ("payload",),
     ("codec",),
     ("options", "randomness", "masks", "schedules", "distributions", "sparsifiers"),
+    ("phones", "profiles", "pruned_rate", "clock", "flops"),
     ("data", "vision", "models", "convert"),
     ("strategy",),
     ("registry",),
     ("experiment", "sections", "sentences", "settings"),
-    ("partition", "natural", "split", "devices", "store", "client", "train"),
+    (
+        "partition",
+        "natural",
+        "split",
+        "devices",
+        "device_csv",
+        "store",
+        "wiring",
+        "channels",
+        "client",
+        "planner",
+        "train",
+    ),  # fmt: skip
     ("strategies", "datasets"),  # found by their file, never imported by name
     ("federation",),
     ("bench", "columns", "folder", "ledger", "measures"),
     ("deploy",),
     ("flower",),
-    ("results",),
+    ("results", "retime"),
     ("report",),
     ("api",),
     ("cli", "__main__"),
@@ -39,7 +52,7 @@ LAYERS = [
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 # A package of others: the modules that may import it.
-TABLES = ("columns", "ledger", "measures", "results", "report", "cli")
+TABLES = ("columns", "ledger", "measures", "results", "retime", "report", "cli")
 HOMES = {
     "flwr": ("flower",),
     "ray": ("flower",),

@@ -36,6 +36,17 @@ DEFAULTS = {
     "wire.references": True,
     "wire.history": 4,
     "devices.default.share": 1.0,
+    "devices.default.memory": 0.0,
+    "devices.default.dropout": 0.0,
+    "devices.default.sparse_kernels": False,
+    "devices.default.spread": 1.0,
+    "devices.default.profile": "",
+    "devices.default.availability": "always",
+    "devices.default.csv": "",
+    "devices.default.trace": "",
+    "clock.deadline": 0.0,
+    "clock.over_selection": 0.0,
+    "clock.minimum": 1,
     "runtime.name": "ray",
     "runtime.workers": 0,
     "runtime.device": "auto",
@@ -75,7 +86,7 @@ COMMANDS = {
     "compare": RUN | {"--strategies", "--seeds", "--resume"},
     "list": {"--json"},
     "show": {"--out"},
-    "report": {"--out"},
+    "report": {"--out", "--devices"},
 }
 
 

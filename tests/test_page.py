@@ -52,8 +52,8 @@ def browser() -> str:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("page") / "comparison"
-    folders = write_runs(folder, seeds=2, rounds=10)
-    folders.append(write_run(folder / "long-seed0", variant=LONG, rounds=10, density=0.1))
+    folders = write_runs(folder, seeds=2, rounds=10, flops=1e9)
+    folders.append(write_run(folder / "long-seed0", variant=LONG, rounds=10, density=0.1, flops=1e9))
     folders.append(write_run(folder / "lost-seed0", variant="lost", played=2, status="failed", why="x" * 300))
     write_comparison(folder, [Run(f) for f in folders], {LONG: "strategy.density = 0.1, " + "y" * 200})
     return report([folder]).read_text(encoding="utf-8")
@@ -67,7 +67,7 @@ def large(tmp_path_factory) -> str:
     folders = [
         write_run(
             folder / f"{name}-seed{seed}", variant=name, seed=seed, rounds=4, density=density, error_metric=True,
-            level=20_000.0 * (seed + 1), personal=30_000.0 * (seed + 1) * (1 + density), size=2_000_000_000,
+            level=20_000.0 * (seed + 1), personal=30_000.0 * (seed + 1) * (1 + density), size=2_000_000_000, flops=1e16,
         )
         for name, density in kinds.items()
         for seed in range(2)
@@ -96,7 +96,7 @@ def test_the_page_fits_and_shows_its_figures(browser, page, tmp_path, width, dar
     found = seen(browser, page, tmp_path, width, dark)
     assert found["inside"] == width and found["needed"] <= width
     assert found["asked"] == []
-    assert len(found["images"]) == 12 and min(found["images"]) > 1000
+    assert len(found["images"]) == 17 and min(found["images"]) > 1000
     assert found["cards"] == (width <= 1184) and found["spilt"] == []
     paper, ink = (sum(map(int, re.findall(r"\d+", found[what])[:3])) for what in ("paper", "ink"))
     assert (paper < 120 and ink > 600) if dark else (paper > 700 and ink < 120)

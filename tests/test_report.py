@@ -14,16 +14,28 @@ import pytest
 from matplotlib.figure import Figure
 from synthetic import RESNET, write_many, write_run, write_runs
 
-from fedsparse.cli.tables import print_comparison, print_run
+from fedsparse.cli.comparing import print_comparison
+from fedsparse.cli.tables import print_run
 from fedsparse.errors import InputError
 from fedsparse.report import report
 from fedsparse.report.canvas import looks
-from fedsparse.report.curves import Variant, agreement, client_metrics, curve, layer_density, layer_names
+from fedsparse.report.curves import (
+    Variant,
+    agreement,
+    client_metrics,
+    curve,
+    layer_density,
+    layer_names,
+    mix,
+    round_time,
+    task_times,
+)
 from fedsparse.report.figures import layers_figure, metric_figure
 from fedsparse.report.lines import Frame, _target
 from fedsparse.report.pictures import draw, variants
 from fedsparse.report.sections import Picture, collect
 from fedsparse.results import Run, load, write_comparison
+from fedsparse.retime import PARTS
 
 HOSTILE = '<script>alert("x")</script> & $x_1^{$ "\'><img src=x>'
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -250,6 +262,72 @@ def test_the_printed_table_fits_its_terminal(made, capsys, monkeypatch, width):
     head = "".join(table)
     assert head.count("FedAvg") == {120: 3, 100: 2, 80: 2}[width]  # minus FedAvg, personal minus FedAvg, MB of FedAvg
     assert head.count("at 1.04 MB") == {120: 2, 100: 2, 80: 0}[width]
+
+
+# the virtual clock
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory):
+    """A comparison whose runs have a clock, with its report."""
+    folder = comparison(tmp_path_factory.mktemp("timed") / "quick", rounds=10, seeds=2, flops=1e9)
+    return folder, Page(report([folder]))
+
+
+def test_a_clock_adds_figures_with_the_devices_beside_the_time(timed, made):
+    folder, page = timed
+    names = [{path.name for path in (one / "figures").iterdir()} for one in (folder, made[0])]
+    assert names[0] - names[1] == {
+        "metric_time.png", "personal_time.png", "devices.png", "round_time.png", "devices_time.png",
+    }  # fmt: skip
+    assert all(path.stat().st_size <= 200_000 for path in (folder / "figures").iterdir())
+    captions = [image["alt"] for image in page.all("img")]
+    assert "against simulated time" in captions[0] and captions[1].startswith("The clients' devices")
+
+
+def test_a_clock_adds_columns_and_pages_without_one_have_none(timed, made):
+    folder, page = timed
+    summary = load(folder).summary.set_index("variant")
+    row = page.source.split("<tbody>")[1].split("<tr>")[2]
+    cells = [re.sub(r"<[^>]+>", "", cell).replace("&nbsp;", " ") for cell in re.findall(r"<t[hd].*?</t[hd]>", row)]
+    own = summary.loc["feddip"]
+    assert cells[8:] == [
+        f"{own['sim_seconds_mean']:.1f} s{100 * own['sim_ratio']:.1f} % of FedAvg's",
+        f"{own['sim_to_target_mean']:.1f} s",
+    ]
+    assert own["sim_ratio"] < 1 and "Time to target" in page.text
+    assert "Simulated" not in made[1].text and "Time to target" not in made[1].text
+
+
+def test_what_a_round_and_a_client_take(timed):
+    shown = {v.label: v for v in variants(collect([timed[0]])[0])}
+    clients = mix(shown["fedavg"])
+    assert clients.groupby("device")["flops"].unique().to_dict() == {"fast": [2e9], "slow": [2e8]}
+    found = task_times(shown["fedavg"])
+    assert len(found) == 2 * 10 * 4 and (found["sim_seconds"] > 5).equals(found["device"] == "slow")
+    parts = round_time(shown["fedavg"])
+    assert parts["who"] == "slow 100 %" and parts["compute"] == pytest.approx(5.0)
+    line = curve(shown["fedavg"], "metric", "time")
+    assert line.x[-1] == pytest.approx(parts[PARTS].sum() * 10)
+
+
+def test_runs_without_a_clock_stand_aside(tmp_path):
+    folders = [write_run(tmp_path / name, variant=name, rounds=5, flops=f) for name, f in (("a", 1e9), ("b", 0.0))]
+    (section,) = collect(folders)
+    drawn = {picture.file: picture.caption for picture in draw(section, "")}
+    assert "Without b: no clock" in drawn["metric_time.png"] and "devices_time.png" in drawn
+
+
+def test_the_printed_tables_tell_the_simulated_time(timed, capsys, monkeypatch):
+    for width in (80, 100):
+        monkeypatch.setenv("COLUMNS", str(width))
+        print_comparison(load(timed[0]))
+        lines = capsys.readouterr().out.splitlines()
+        table = lines[: lines.index("feddip: strategy.density = 0.1")]
+        assert max(len(line.rstrip()) for line in table) <= width
+        assert "sim." in "".join(table)
+    print_run(load(timed[0]).runs[0])
+    assert "simulated" in capsys.readouterr().out
 
 
 # several folders

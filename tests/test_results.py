@@ -19,8 +19,10 @@ from fedsparse.measures import (
     final_of,
     mb_to_target,
     run_table,
+    sim_to_target,
     summarise,
     target_of,
+    time_unit,
 )
 from fedsparse.results import Comparison, Run, load, write_comparison
 
@@ -116,6 +118,41 @@ def test_mb_to_target_never_stops_at_a_round_without_evaluation():
     assert math.isnan(mb_to_target(rounds([0.9]), math.nan, True))
 
 
+def clocked(metric, seconds):
+    return rounds(metric).assign(sim_seconds=seconds)
+
+
+def test_time_to_target_counts_simulated_seconds_up_to_the_first_round_that_reaches():
+    frame = clocked([0.5, None, 0.95, 0.99], [10.0, 20.0, 5.0, 1.0])
+    assert sim_to_target(frame, 0.9, True) == 35.0
+    assert sim_to_target(frame.iloc[::-1], 0.99, True) == 36.0
+    assert math.isnan(sim_to_target(frame, 0.999, True))
+    assert sim_to_target(clocked([9.0, 5.0], [2.0, 3.0]), 5.25, False) == 5.0
+    assert math.isnan(sim_to_target(rounds([0.9]), 0.5, True))  # no clock
+
+
+def test_simulated_time_is_summed_up_and_set_against_fedavgs_of_the_same_seed():
+    rows = [
+        (keys("fedavg", 0, final=0.8, sim_seconds=30.0), clocked([0.5, 0.77, 0.8], 10.0)),
+        (keys("fedavg", 1, final=0.8, sim_seconds=60.0), clocked([0.5, 0.77, 0.8], 20.0)),
+        (keys("feddip", 0, sim_seconds=15.0), clocked([0.76, 0.9, 0.9], 5.0)),  # half
+        (keys("feddip", 1, sim_seconds=15.0), clocked([0.1, 0.76, 0.9], 5.0)),  # a quarter
+        (keys("feddip", 2, sim_seconds=15.0), clocked([0.1, 0.76, 0.9], 5.0)),  # no FedAvg with this seed
+        (keys("topk", 0), rounds([0.9])),  # no clock
+    ]
+    table = run_table(rows)
+    assert table["sim_to_target"].tolist() == pytest.approx([20, 40, 5, 10, math.nan, math.nan], nan_ok=True)
+    summary = summarise(table).set_index("variant")
+    assert summary["sim_ratio"].tolist() == pytest.approx([1, 0.375, math.nan], nan_ok=True)
+    assert summary["sim_seconds_mean"].tolist() == pytest.approx([45, 15, math.nan], nan_ok=True)
+    assert summary.loc["fedavg", "sim_to_target_mean"] == 30 and math.isnan(summary.loc["feddip", "sim_to_target_mean"])
+
+
+@pytest.mark.parametrize(("seconds", "unit"), [(0.1, "s"), (179, "s"), (180, "min"), (10_800, "h"), (3e5, "days")])
+def test_a_time_has_at_least_three_of_its_unit(seconds, unit):
+    assert time_unit(seconds).name == unit
+
+
 def test_table_takes_the_target_from_fedavg_on_the_same_seed():
     table = run_table(
         [
@@ -156,6 +193,7 @@ def test_table_carries_the_optional_numbers():
         "budget",
         "metric_at_budget",
         "personal_at_budget",
+        "sim_to_target",
         "paper_bytes",
         "stock_bytes_down",
         "stock_bytes_up",
@@ -412,6 +450,24 @@ def test_a_comparison_of_an_older_version_is_measured_again(tmp_path):
     expected.drop(columns=[*newer, "budget"]).to_csv(tmp_path / "summary.csv", index=False)
     pd.testing.assert_frame_equal(load(tmp_path).summary, expected)
     assert expected["at_budget_mean"].notna().tolist() == [True, True, False]
+
+
+def test_folders_from_before_the_clock_have_null_there(tmp_path):
+    folders = write_runs(tmp_path, seeds=1, rounds=10)
+    both = write_comparison(tmp_path, [Run(f) for f in folders])
+    for name, table in (("comparison", both.table), ("summary", both.summary)):
+        table.drop(columns=[c for c in table if c.startswith("sim_")]).to_csv(tmp_path / f"{name}.csv", index=False)
+    old = pd.read_parquet(folders[0] / "rounds.parquet").drop(columns=["sim_seconds", "sim_wait"])
+    old.to_parquet(folders[0] / "rounds.parquet", index=False)
+    again = load(tmp_path)
+    pd.testing.assert_frame_equal(again.table, both.table)
+    pd.testing.assert_frame_equal(again.summary, both.summary)
+    assert again.runs[0].rounds["sim_seconds"].isna().all() and math.isnan(again.runs[0].summary["sim_seconds"])
+
+
+def test_a_run_that_goes_on_has_the_simulated_time_so_far(tmp_path):
+    run = Run(write_run(tmp_path / "now", variant="feddip", rounds=9, played=4, closed=False, flops=1e9))
+    assert run.summary["sim_seconds"] == pytest.approx(run.rounds["sim_seconds"].sum()) and len(run.rounds) == 4
 
 
 def test_the_budget_of_a_killed_comparison_is_in_its_runs_configs(tmp_path):

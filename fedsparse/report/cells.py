@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from fedsparse.measures import Unit
+
 UNKNOWN = "-"
 
 
@@ -72,6 +74,11 @@ def mb(value: Any) -> str:
     if not known(value):
         return UNKNOWN
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def duration(value: Any, unit: Unit) -> str:
+    """Seconds in this unit, three digits."""
+    return f"{mb(value / unit.seconds)}&nbsp;{unit.name}" if known(value) else UNKNOWN
 
 
 def share(value: Any) -> str:

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from fedsparse.columns import EVALUATE
-from fedsparse.measures import cumulative_mb
+from fedsparse.errors import InputError
+from fedsparse.measures import cumulative_mb, cumulative_sim
 from fedsparse.results import Run
+from fedsparse.retime import PARTS, profiles, round_parts
 
 DENSE = 0.999
 """A variant that keeps this share of every layer is not sparse."""
@@ -27,7 +29,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Curve:
-    """Mean and spread over the seeds at each x: a round, the mean MB so far, or a layer's place."""
+    """Mean and spread over the seeds at each x: a round, MB or simulated seconds so far (their mean), or a layer."""
 
     x: np.ndarray
     mean: np.ndarray
@@ -35,20 +37,22 @@ class Curve:
 
 
 def curve(variant: Variant, column: str, against: str) -> Curve | None:
-    """A column of `rounds` against `round` or `mb`, at the rounds that every seed has evaluated; None without any.
+    """A column of `rounds` against `round`, `mb` or `time`, at the rounds that every seed has evaluated; None without.
 
-    Against MB, x is the mean over the seeds of the training MB so far, both directions.
+    Against MB, x is the mean over the seeds of the training MB so far, both directions; against time, that of the
+    simulated seconds so far, and None where a seed has no clock.
     """
-    values, traffic = [], []
+    values, spent = [], []
     for run in variant.runs:
         ordered = run.rounds.sort_values("round").set_index("round")
         values.append(ordered[column].where(np.isfinite(ordered[column])))
-        traffic.append(pd.Series(cumulative_mb(run.rounds).to_numpy(), index=ordered.index))
+        so_far = cumulative_sim(run.rounds) if against == "time" else cumulative_mb(run.rounds)
+        spent.append(pd.Series(so_far.to_numpy(), index=ordered.index))
     found = _over_seeds(values)
     if found is None or against == "round":
         return found
-    x = pd.concat(traffic, axis=1).loc[found.x].mean(axis=1)
-    return Curve(x.to_numpy(), found.mean, found.sd)
+    x = pd.concat(spent, axis=1).loc[found.x].mean(axis=1, skipna=False).to_numpy()
+    return Curve(x, found.mean, found.sd) if np.isfinite(x).all() else None
 
 
 def agreement(variant: Variant) -> Curve | None:
@@ -76,6 +80,51 @@ def client_metrics(variant: Variant) -> np.ndarray:
         found.append(_last(asked)["metric"].to_numpy())
     pooled = np.concatenate([*found, np.empty(0)])
     return np.sort(pooled[np.isfinite(pooled)])
+
+
+def timeless(variant: Variant) -> bool:
+    """Whether a run of it has no clock."""
+    return any(run.rounds["sim_seconds"].isna().any() for run in variant.runs)
+
+
+def task_times(variant: Variant) -> pd.DataFrame:
+    """`device` and `sim_seconds` of every client and round of training, of all seeds together."""
+    found = []
+    for run in variant.runs:
+        own = run.clients[run.clients["sim_seconds"].notna() & (run.clients["phase"] != EVALUATE)]
+        found.append(own.groupby(["round", "client", "device"], as_index=False)["sim_seconds"].sum())
+    return pd.concat([*found, pd.DataFrame(columns=["device", "sim_seconds"])])[["device", "sim_seconds"]]
+
+
+def mix(variant: Variant) -> pd.DataFrame:
+    """`device`, `flops` and `up` of every client of its first run; without rows where its devices are not known."""
+    try:
+        able = profiles(run := variant.runs[0])
+    except InputError:  # a file of devices that is not here
+        return pd.DataFrame(columns=["device", "flops", "up"])
+    named = run.clients.drop_duplicates("client").set_index("client")["device"]
+    rows = [(named[client], able[client].flops, able[client].up) for client in named.index]
+    return pd.DataFrame(rows, columns=["device", "flops", "up"])
+
+
+def round_time(variant: Variant) -> pd.Series | None:
+    """Mean simulated seconds of a round by `retime.PARTS`, and as `who` the device of most last replies.
+
+    None without a clock, or where its devices are not known.
+    """
+    found = []
+    for run in variant.runs:
+        try:
+            parts = round_parts(run)
+        except InputError:
+            return None
+        named = run.clients.drop_duplicates("client").set_index("client")["device"]
+        found.append(parts.assign(who=parts["client"].map(named)))
+    rounds = pd.concat(found)
+    shares = rounds["who"].value_counts(normalize=True)
+    if shares.empty:
+        return None
+    return pd.concat([rounds[PARTS].mean(), pd.Series({"who": f"{shares.index[0]} {100 * shares.iloc[0]:.0f} %"})])
 
 
 def _last(table: pd.DataFrame) -> pd.DataFrame:

@@ -91,7 +91,7 @@ def rows_figure(
         told = _told(dot, percent) if label in known else "-"
         axes.text(1.02, -row, told, transform=beside, va="center", fontsize=9, color=darker(colour))
     _room(axes, [dots[label] for label in known], "x", 0.04)
-    _name_rows(axes, order, base)
+    name_rows(axes, order, base)
     axes.set_xlabel(xlabel)
     if percent:
         in_percent(axes.xaxis)
@@ -116,7 +116,7 @@ def clients_figure(variants: Sequence[Variant], xlabel: str, higher: bool, *, pe
         low, high = np.percentile(own, (25, 75))
         axes.barh(-row, high - low, 0.62, low, facecolor="none", edgecolor=darker(colour), linewidth=1, zorder=3)
         axes.plot([own.mean()] * 2, [-row - 0.31, -row + 0.31], color=darker(colour), linewidth=2.2, zorder=4)
-    _name_rows(axes, order, base)
+    name_rows(axes, order, base)
     axes.set_xlabel(xlabel)
     if percent:
         in_percent(axes.xaxis)
@@ -127,7 +127,8 @@ def _rows(count: int, high: float = 0.28) -> Figure:
     return blank(0.75 + high * max(count, 3))
 
 
-def _name_rows(axes: Axes, order: Sequence[str], base: str | None) -> None:
+def name_rows(axes: Axes, order: Sequence[str], base: str | None) -> None:
+    """Name the rows 0, -1, ... at the left, the baseline's in bold."""
     axes.set_yticks([-row for row in range(len(order))], [cut(label) for label in order], fontsize=9.5)
     axes.set_ylim(-len(order) + 0.45, 0.55)
     axes.tick_params(axis="y", length=0)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from fedsparse.columns import EVALUATE
+from fedsparse.measures import Unit, time_unit
 from fedsparse.report import curves as read
 from fedsparse.report.canvas import INK, blank, cut, in_percent, log_axis, png, short, styled
 from fedsparse.report.curves import Curve, Variant
@@ -32,13 +33,15 @@ def metric_figure(
     target: float | None = None,
     without: Collection[str] = (),
 ) -> bytes | None:
-    """A column of `rounds` against `round` or `mb`, a line a variant, `without` some; None where none has values."""
+    """A column of `rounds` against `round`, `mb` or `time`, a line a variant, `without` some; None without values."""
     found = {v.label: c for v in variants if (c := read.curve(v, column, against)) and v.label not in without}
     if not found:
         return None
+    unit = time_unit(max(float(c.x[-1]) for c in found.values())) if against == "time" else Unit("MB", 1.0)
+    found = {label: Curve(c.x / unit.seconds, c.mean, c.sd) for label, c in found.items()}
     line = f"target: {'95 %' if higher else '105 %'} of FedAvg's final"
     low, high = _range(found, higher, percent)
-    xlabel, scale_x = _along(found, against)
+    xlabel, scale_x = _along(found, against, unit.name)
 
     def scale(axes: Axes) -> None:
         axes.set_ylim(low, high)
@@ -50,7 +53,7 @@ def metric_figure(
         return f"{100 * value:.1f}" if percent else f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
 
     drawn = (target, line) if target is not None and np.isfinite(target) else None
-    return lines_figure(found, variants, Frame(xlabel, ylabel, scale, told, higher, against == "mb", target=drawn))
+    return lines_figure(found, variants, Frame(xlabel, ylabel, scale, told, higher, against != "round", target=drawn))
 
 
 @styled
@@ -155,10 +158,10 @@ def _range(curves: dict[str, Curve], higher: bool, share: bool) -> tuple[float, 
     return float(low), float(high)
 
 
-def _along(curves: dict[str, Curve], against: str) -> tuple[str, Callable[[Axes], None]]:
+def _along(curves: dict[str, Curve], against: str, unit: str = "") -> tuple[str, Callable[[Axes], None]]:
     """The x axis: its label and what scales it."""
     first, last = ([float(c.x[end]) for c in curves.values()] for end in (0, -1))
-    text = "Traffic so far, both directions (MB{})"
+    what = "Simulated time so far" if against == "time" else "Traffic so far, both directions"
     log = min(first) > 0 and max(last) > 4 * min(last)
 
     def rounds(axes: Axes) -> None:
@@ -167,10 +170,10 @@ def _along(curves: dict[str, Curve], against: str) -> tuple[str, Callable[[Axes]
         )
         axes.set_xlim(0, max(1.0, *last))
 
-    def traffic(axes: Axes) -> None:
+    def spent(axes: Axes) -> None:
         if log:
             log_axis(axes, "x", min(first) * 0.9, max(last) * 1.1)
         else:
             axes.set_xlim(0, max(last) * 1.03 or 1)
 
-    return ("Round", rounds) if against == "round" else (text.format(", log scale" if log else ""), traffic)
+    return ("Round", rounds) if against == "round" else (f"{what} ({unit}{', log scale' * log})", spent)

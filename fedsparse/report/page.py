@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from fedsparse import columns
 from fedsparse.measures import MEGA, baselines
-from fedsparse.report.cells import Column, breakable, difference, known, mb, number, share, spread, table
-from fedsparse.report.sections import METRICS, Picture, Section, total_mb
+from fedsparse.report.cells import Column, breakable, difference, duration, known, mb, number, share, spread, table
+from fedsparse.report.sections import Picture, Section, total_mb
 from fedsparse.report.style import STYLE
+from fedsparse.report.words import words
 from fedsparse.results import Run
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def page(title: str, sections: Sequence[Section]) -> str:
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
         f"<title>{escape(title)} - fedsparse</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"<header><p class=kicker>fedsparse report</p><h1>{escape(title)}</h1></header>\n"
-        f"{body}{_words(sections)}{_made(sections)}</main>\n</body>\n</html>\n"
+        f"{body}{words(sections)}{_made(sections)}</main>\n</body>\n</html>\n"
     )
 
 
@@ -45,9 +46,10 @@ def _section(section: Section, heading: bool) -> str:
     facts.append(f"{section.word.lower() if section.metric == 'accuracy' else section.word}, {direction} is better")
     head = f"<h2>{escape(section.dataset)}</h2>" if heading else ""
     lead = f"<p class=lead>{' · '.join(escape(fact) for fact in facts if fact)}</p>"
+    note = f"<div class=notice><p>{escape(section.note)}</p></div>" if section.note else ""
     pictures = "".join(_picture(picture) for picture in section.pictures)
     return (
-        f"<section>{head}{lead}{_unfinished(found)}{_views(section)}{_stock(found)}"
+        f"<section>{head}{lead}{_unfinished(found)}{note}{_views(section)}{_stock(found)}"
         f"<div class=figures>{pictures}</div>{_each_run(section)}</section>\n"
     )
 
@@ -84,9 +86,24 @@ def _summary(section: Section) -> str:
         Column("MB up", lambda r: mb(r["bytes_up_mean"] / MEGA)),
         Column("MB down", lambda r: mb(r["bytes_down_mean"] / MEGA)),
         Column("MB to target", lambda r: mb(r["mb_to_target_mean"])) if compared else None,
-        Column("Seconds", lambda r: mb(r["seconds_mean"])),
+        *(_clock(section, bases) if section.clocked else [Column("Seconds", lambda r: mb(r["seconds_mean"]))]),
     ]
-    return table([column for column in wanted if column], section.summary.to_dict("records"), "cards")
+    kind = "cards clock" if section.clocked else "cards"
+    return table([column for column in wanted if column], section.summary.to_dict("records"), kind)
+
+
+def _clock(section: Section, bases: Set[str | None]) -> list[Column]:
+    """What the virtual clock tells; the seconds that were really spent stand with every run."""
+    unit = section.time_unit
+
+    def time(row: dict[str, Any]) -> str:
+        ratio = row["sim_ratio"]
+        compared = known(ratio) and row["variant"] not in bases
+        beside = f"<small>{100 * ratio:.1f} % of FedAvg's</small>" if compared else ""
+        return duration(row["sim_seconds_mean"], unit) + beside
+
+    target = Column("Time to target", lambda r: duration(r["sim_to_target_mean"], unit))
+    return [Column("Simulated time", time), *([target] if bases else [])]
 
 
 def _equal(section: Section) -> str:
@@ -118,6 +135,10 @@ def _each_run(section: Section) -> str:
         return lambda r: spread(r[name], math.nan, section.scale)
 
     equal = [Column("At equal MB", plain("metric_at_budget")), Column("Personal", plain("personal_at_budget"))]
+    clock = [
+        Column("Simulated time", lambda r: duration(r["sim_seconds"], section.time_unit)),
+        Column("Time to target", lambda r: duration(r[columns.SIM_TO_TARGET], section.time_unit)),
+    ]
     wanted = [
         Column("Run", lambda r: escape(str(r["variant"])), number=False),
         Column("Seed", lambda r: str(r["seed"])),
@@ -129,6 +150,7 @@ def _each_run(section: Section) -> str:
         Column("Evaluation MB", lambda r: mb(outside.get((r["variant"], r["seed"]), math.nan))),
         Column("MB to target", lambda r: mb(r[columns.MB_TO_TARGET])),
         *(equal if section.budget else []),
+        *(clock if section.clocked else []),
         Column("Seconds", lambda r: mb(r["seconds"])),
         *(Column(name, partial(_cell, name)) for name in extras),
     ]
@@ -183,33 +205,6 @@ def _picture(picture: Picture) -> str:
         f'<figure><img alt="{escape(picture.caption)}" src="data:image/png;base64,{data}">'
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
     )
-
-
-def _words(sections: Sequence[Section]) -> str:
-    """What the words mean, one line each."""
-    lines = {}
-    for section in sections:
-        meaning = METRICS.get(section.metric, ("", f"{'Higher' if section.higher else 'Lower'} is better"))[1]
-        lines[section.word] = f"{meaning}; of the global model on the central test set. A dash: the strategy has none."
-    near = dict.fromkeys("95 % of FedAvg's final" if s.higher else "1.05 times FedAvg's final error" for s in sections)
-    lines |= {
-        "Personal": "The same of the model that each client would use, on its own test part, mean over the clients.",
-        "Final": "Each result is the mean over the evaluated rounds in the last tenth of the rounds, never the best.",
-        "Density": "Share kept of the weights of convolutional and linear layers, at the end.",
-        "MB": "1,000,000 bytes of training messages as encoded, lost and repeated ones too, of all clients and rounds.",
-    }
-    if any(section.table["seed"].nunique() > 1 for section in sections):
-        lines["±"] = "Standard deviation over the seeds; differences to FedAvg are taken seed by seed."
-    if any(any(baselines(section.table).values()) for section in sections):
-        goal = f"MB both ways until the global model first reaches {' or '.join(near)} on the same seed."
-        lines["MB to target"] = f"{goal} A dash: not on every seed."
-    if any(section.budget for section in sections):
-        lines["At equal MB"] = (
-            "Linear between evaluated rounds over the training MB so far; a curve that ends up to 3 % below counts "
-            "with its last value."
-        )
-    terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in lines.items())
-    return f"<section><h2>What the words mean</h2><dl>{terms}</dl></section>\n"
 
 
 def _made(sections: Sequence[Section]) -> str:

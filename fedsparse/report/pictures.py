@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from fedsparse import columns
 from fedsparse.measures import baselines, target_of
-from fedsparse.report import dots, figures
+from fedsparse.report import clocks, dots, figures
+from fedsparse.report import curves as read
 from fedsparse.report.canvas import baseline
 from fedsparse.report.curves import Variant, layer_names
 from fedsparse.report.dots import Dot
@@ -21,6 +22,9 @@ AGREEMENT = (
     "How far the masks of the clients that trained in a round agree: mean Jaccard index over pairs of clients, then "
     "over layers; 1 is one mask for all. Variants with one mask for all are left out."
 )
+TIME = {"time": "against simulated time"}
+PLACES = {"mb": "against training traffic, both directions", "round": "against the round"}
+"""What quality is drawn against, in words."""
 NEXT_TO_NOTHING = 200
 """What sends this many times less than another would take the axis of MB for itself."""
 METRICS = {
@@ -59,8 +63,12 @@ Drawn = Iterator[tuple[str, bytes | None, str, bool]]
 
 
 def _drawn(section: Section, shown: list[Variant]) -> Drawn:
+    timed = [drawn for drawn in _curves(section, shown, TIME) if drawn[1] is not None]
+    yield from timed[:1]
+    yield from _clock(shown)
+    yield from timed[1:]
     yield from _views(section)
-    yield from _curves(section, shown)
+    yield from _curves(section, shown, PLACES)
     dashed = "; the dashed line is at FedAvg's" if baseline(shown) else ""
     head, percent = f"Personal {lower(section.head)}", section.scale == 100
     yield (
@@ -106,8 +114,40 @@ def _views(section: Section) -> Drawn:
         )
 
 
-def _curves(section: Section, shown: list[Variant]) -> Drawn:
-    """Quality against the round and against MB."""
+def _clock(shown: list[Variant]) -> Drawn:
+    """The devices, and what they take the time for."""
+    clocked = [v for v in shown if not read.timeless(v)]
+    if not clocked:
+        return
+    one = next((v for v in clocked if v.label == baseline(shown)), clocked[0])
+    own = [run.config.get("devices") for v in clocked for run in v.runs]
+    aside = "" if all(tiers == own[0] for tiers in own) else f" Those of {one.label}: other runs have other devices."
+    yield (
+        "devices",
+        clocks.devices_figure(one),
+        "The clients' devices: uplink against compute speed, a dot a client (clients of equal devices share a larger "
+        f"dot); how many there are of each device stands in brackets.{aside}",
+        False,
+    )
+    yield (
+        "round_time",
+        clocks.rounds_figure(clocked),
+        "What a round's simulated time is made of, mean over rounds and seeds: waiting until enough clients are ready, "
+        "then the steps of the client whose reply was the last to count, then the time until replies that were missing "
+        "were given up. At the right the device that was last most often, with its share of the rounds.",
+        False,
+    )
+    yield (
+        "devices_time",
+        clocks.times_figure(clocked),
+        "Simulated time of a client's work in a round, all rounds and seeds: line from the 5th to the 95th percentile, "
+        "bar over the middle half, tick at the median.",
+        False,
+    )
+
+
+def _curves(section: Section, shown: list[Variant], places: Mapping[str, str]) -> Drawn:
+    """Quality against what `places` names: `time`, `mb`, `round`, each with its words."""
     base = next((b for b in baselines(section.table).values() if b), None)
     finals = section.summary.set_index("variant")["final_mean"]
     target = target_of(float(finals[base]), section.higher) if base is not None and len(shown) > 1 else None
@@ -119,17 +159,21 @@ def _curves(section: Section, shown: list[Variant]) -> Drawn:
         "personal": ("metric_personal", f"Personal {lower(section.head)} (mean over clients)"),
     }
     totals = section.summary.set_index("variant")[["bytes_up_mean", "bytes_down_mean"]].sum(axis=1, skipna=False)
-    silent = [str(label) for label in totals.index[totals < totals.max() / NEXT_TO_NOTHING]]
-    left_out = f" Without {', '.join(silent)}: next to no traffic." if silent else ""
+    without = {
+        "mb": ([str(label) for label in totals.index[totals < totals.max() / NEXT_TO_NOTHING]], "next to no traffic"),
+        "time": ([v.label for v in shown if read.timeless(v)], "no clock"),
+    }
     for stem, (column, label) in axes.items():
-        for against, place in (("mb", "against training traffic, both directions"), ("round", "against the round")):
+        for against, place in places.items():
+            silent, why = without.get(against, ([], ""))
             data = figures.metric_figure(
                 shown, column, against, label, section.higher,
                 percent=section.scale == 100,
-                target=target if (stem, against) == ("metric", "mb") else None,
-                without=silent if against == "mb" else (),
+                target=target if stem == "metric" and against != "round" else None,
+                without=silent,
             )  # fmt: skip
-            said = f"{section.word} of {METRICS[stem][2]}, {place}{notes}{left_out if against == 'mb' else ''}"
+            left_out = f" Without {', '.join(silent)}: {why}." if silent else ""
+            said = f"{section.word} of {METRICS[stem][2]}, {place}{notes}{left_out}"
             yield f"{stem}_{against}", data, said, False
 
 

@@ -11,8 +11,9 @@ import pandas as pd
 
 from fedsparse import columns
 from fedsparse.errors import InputError
-from fedsparse.measures import MEGA, SHORT, run_table, summarise
+from fedsparse.measures import MEGA, SHORT, Unit, run_table, summarise, time_unit
 from fedsparse.results import Comparison, Run, load, run_row, with_rounds
+from fedsparse.retime import Network, retimed
 
 Labelled = list[tuple[str, Run]]
 METRICS = {
@@ -41,6 +42,8 @@ class Section:
     summary: pd.DataFrame
     runs: list[tuple[str, Run]]
     pictures: list[Picture] = field(default_factory=list)
+    note: str = ""
+    """A sentence on where its simulated times come from, when it is not the runs' own devices."""
 
     @property
     def higher(self) -> bool:
@@ -72,6 +75,16 @@ class Section:
         """The budget: training MB both ways, mean over the seeds."""
         return sum(total_mb(row) for row in self.summary.to_dict("records") if row["variant"] == self.budget)
 
+    @property
+    def clocked(self) -> bool:
+        """Whether a run has simulated time."""
+        return bool(self.table["sim_seconds"].notna().any())
+
+    @property
+    def time_unit(self) -> Unit:
+        """What simulated time is written in."""
+        return time_unit(float(self.table["sim_seconds"].max()))
+
     def why(self, row: Mapping[Any, Any], at: str) -> str:
         """Why a variant's row of the summary has no `at_budget` or `personal_at_budget`."""
         if not row["seeds"]:
@@ -87,16 +100,19 @@ def total_mb(row: Mapping[Any, Any]) -> float:
     return float(row["bytes_up_mean"] + row["bytes_down_mean"]) / MEGA
 
 
-def collect(folders: Sequence[Path]) -> list[Section]:
-    """What the page shows: one section for each data set and metric, for numbers of two of them share no axis."""
+def collect(folders: Sequence[Path], network: Network | None = None) -> list[Section]:
+    """What the page shows: one section for each data set and metric, for numbers of two of them share no axis.
+
+    With `network`, simulated times are those of its devices.
+    """
     if len(folders) == 1:
-        loaded = load(folders[0])
+        loaded = _load(folders[0], network)
         runs = [(run.label, run) for run in _runs(loaded)]
         table = loaded.table if isinstance(loaded, Comparison) else run_table(_pairs(loaded))
         # A page of one run shows what it has, finished or not.
         summary = loaded.summary if isinstance(loaded, Comparison) else summarise(table.assign(status=columns.DONE))
     else:
-        table, summary, runs = _merge(folders)
+        table, summary, runs = _merge(folders, network)
     if table.empty:
         raise InputError(f"{str(folders[0])!r} holds no runs.")
     # A run that failed before it knew its metric stands with the others of its data set.
@@ -125,7 +141,11 @@ def _pairs(loaded: Run | Comparison) -> list[tuple[dict[str, Any], pd.DataFrame]
     )
 
 
-def _merge(folders: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame, Labelled]:
+def _load(folder: Path, network: Network | None) -> Run | Comparison:
+    return load(folder) if network is None else retimed(load(folder), network)
+
+
+def _merge(folders: Sequence[Path], network: Network | None) -> tuple[pd.DataFrame, pd.DataFrame, Labelled]:
     """One table, summary and list of runs from several folders; a run that is there twice counts once."""
     rows: dict[tuple[str, int], tuple[dict[str, Any], pd.DataFrame]] = {}
     runs: dict[tuple[str, int], Run] = {}
@@ -133,7 +153,7 @@ def _merge(folders: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame, Labelle
     names = _names(folders)
     configs: dict[str, list[Any]] = {}
     for folder, name in zip(folders, names, strict=True):
-        loaded = load(folder)
+        loaded = _load(folder, network)
         pairs = _pairs(loaded)
         found = {(run.label, int(run.summary["seed"])): run for run in _runs(loaded)}
         variants = dict.fromkeys(str(row["variant"]) for row, _ in pairs)

@@ -1,5 +1,20 @@
 """How the page looks: light and dark, on a wide screen and on a phone, where the first table becomes cards."""
 
+CARDS = """.cards thead{display:none}
+.cards,.cards th,.cards td{display:block}
+.cards tbody{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr));gap:.8rem}
+.cards tr{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:.35rem 1rem;align-content:start;
+padding:.6rem .9rem;background:var(--soft);border-radius:8px}
+.cards tbody th,.cards td{padding:0;border:0;text-align:left}
+.cards tbody th{grid-column:1/-1;font-size:1.05rem}
+.cards td::before{content:attr(data-head);display:block;font-size:.78rem;color:var(--quiet)}
+.cards .diff::before{content:"to FedAvg "}
+.cards .n,.cards td small{white-space:normal}
+.cards .sd{display:inline-block}
+.cards .bar{max-width:8rem;min-width:0}
+"""
+"""A table as cards, one a row."""
+
 STYLE = """
 :root{--paper:#fff;--ink:#1b1b1f;--quiet:#5b5b66;--line:#dedee5;--soft:#f5f5f8;--mark:#0072b2;--warn:#fff4e0;--edge:#d98b00}
 @media(prefers-color-scheme:dark){:root{--paper:#16161a;--ink:#ececf1;--quiet:#a4a4b0;--line:#33333d;--soft:#202027;
@@ -26,6 +41,7 @@ td small{white-space:nowrap;margin-top:.1rem}
 .small{width:auto;min-width:min(100%,38rem);margin-bottom:1rem}
 .bar{display:block;height:4px;margin-top:.3rem;min-width:5rem;background:var(--line);border-radius:2px;overflow:hidden}
 .bar i{display:block;height:100%;background:var(--mark)}
+.clock th,.clock td{padding:.5rem .4rem}
 .wide{overflow-x:auto}
 .wide tbody th{min-width:0}
 .wide td,.wide th{white-space:nowrap;padding:.3rem .6rem;font-size:.88rem}
@@ -45,19 +61,9 @@ details{margin:.5rem 0}
 summary{cursor:pointer;color:var(--mark);overflow-wrap:anywhere}
 pre{margin:.5rem 0;padding:.8rem 1rem;overflow-x:auto;background:var(--soft);border-radius:8px}
 @media(max-width:74rem){
-.cards thead{display:none}
-.cards,.cards th,.cards td{display:block}
-.cards tbody{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr));gap:.8rem}
-.cards tr{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:.35rem 1rem;align-content:start;
-padding:.6rem .9rem;background:var(--soft);border-radius:8px}
-.cards tbody th,.cards td{padding:0;border:0;text-align:left}
-.cards tbody th{grid-column:1/-1;font-size:1.05rem}
-.cards td::before{content:attr(data-head);display:block;font-size:.78rem;color:var(--quiet)}
-.cards .diff::before{content:"to FedAvg "}
-.cards .n,.cards td small{white-space:normal}
-.cards .sd{display:inline-block}
-.cards .bar{max-width:8rem;min-width:0}
-}
+%CARDS%}
+@media(max-width:80rem){
+%CLOCK%}
 @media(max-width:46rem){
 main{padding:1rem 1rem 3rem}
 .small th,.small td{padding:.4rem .25rem;font-size:.85rem}
@@ -68,4 +74,5 @@ img{padding:.25rem}
 dl{grid-template-columns:1fr;gap:0}
 dt{margin-top:.6rem}
 }
-"""
+""".replace("%CARDS%", CARDS).replace("%CLOCK%", CARDS.replace(".cards", ".clock"))
+"""A table that has the clock's columns needs more room before it is one."""
