@@ -106,21 +106,25 @@ class Weighted(Protocol):
 
 
 def masked_mean(
-    replies: Iterable[Weighted], otherwise: Tensors | None = None, *, by: Literal["examples", "clients"] = "examples"
-) -> dict[str, Tensor]:
+    replies: Iterable[Weighted], otherwise: Tensors | None = None, *, by: Literal["examples", "clients"] = "examples",
+    damped: bool = False,
+) -> dict[str, Tensor]:  # fmt: skip
     """The mean over replies, position by position, as each payload's `absent` says.
 
     "unheld": over the clients that hold the position (FedDST, HeteroFL, personalised masks); "zero": over all, a
     missing value counting as 0 (top-k). A position that nobody holds keeps `otherwise` (zero without it). `by`: weight
-    a client by its examples, or all alike. Sums run in float64 in the order of `replies`, so equal replies give equal
-    bits.
+    a client by its examples, or all alike. `damped`: who does not hold a position counts as having left it as it is in
+    `otherwise`, so that what few hold moves little. Sums run in float64 in the order of `replies`, so equal replies
+    give equal bits.
     """
     sums: dict[str, Tensor] = {}
     weights: dict[str, Tensor | float] = {}
     dtypes: dict[str, torch.dtype] = {}
+    everyone = 0.0
     for reply in replies:
         payload, share = reply.payload, float(reply.examples) if by == "examples" else 1.0
         held = bits(payload) if payload.absent == "unheld" else {}
+        everyone += share
         for name, tensor in payload.weights.items():
             dtypes.setdefault(name, tensor.dtype)
             if name not in sums:
@@ -129,8 +133,10 @@ def masked_mean(
             weight = held[name].double() * share if name in held else share
             weights[name] = weights.get(name, 0.0) + weight
     base = dict(otherwise or {})
-    mean = {n: _divide(total, weights[n], base.get(n)).to(dtypes[n]) for n, total in sums.items()}
-    return {**base, **mean}
+    mean = {n: _divide(total, weights[n], base.get(n)) for n, total in sums.items()}
+    if damped:
+        mean = {n: base[n] + (mean[n] - base[n]) * (weights[n] / everyone) if n in base else mean[n] for n in mean}
+    return {**base, **{n: tensor.to(dtypes[n]) for n, tensor in mean.items()}}
 
 
 def _divide(total: Tensor, weight: Tensor | float, otherwise: Tensor | None) -> Tensor:

@@ -102,6 +102,18 @@ def test_masked_mean_with_full_masks_is_the_weighted_mean() -> None:
     assert masks.masked_mean(made)["w"].tolist() == [2.5, 5.0]
 
 
+def test_a_damped_mean_counts_who_does_not_hold_a_position_as_having_left_it() -> None:
+    mask = torch.tensor([True, False])
+    made = [
+        SimpleNamespace(payload=Payload({"w": torch.tensor([5.0, 0.0])}, {"w": mask}), examples=1),
+        SimpleNamespace(payload=Payload({"w": torch.tensor([0.0, 0.0])}, {"w": ~mask}), examples=3),
+    ]
+    before = {"w": torch.tensor([1.0, 8.0])}
+    assert masks.masked_mean(made, before, damped=True)["w"].tolist() == [1 + (5 - 1) / 4, 8 + (0 - 8) * 3 / 4]
+    whole = [SimpleNamespace(payload=Payload({"w": torch.tensor([5.0, 2.0])}), examples=1)]
+    assert masks.masked_mean(whole, before, damped=True)["w"].tolist() == [5.0, 2.0]
+
+
 def test_masked_mean_keeps_integer_buffers_integer() -> None:
     made = [SimpleNamespace(payload=Payload({"n": torch.tensor(4)}), examples=2)] * 2
     assert masks.masked_mean(made)["n"].dtype == torch.int64
