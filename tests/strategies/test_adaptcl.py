@@ -227,7 +227,7 @@ def test_both_means_equal_a_dense_reference(units: list[int], seed: int) -> None
 
 @cache
 def federation_once() -> Any:
-    return adaptcl(interval=99)
+    return adaptcl(interval=99, aggregation="unit")
 
 
 @pytest.mark.parametrize(
