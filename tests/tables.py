@@ -5,24 +5,27 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import tomllib
 from pathlib import Path
 
 import pandas as pd
 
-HEAD = (
-    "| variant | {metric} | to FedAvg | personal | to FedAvg | density | MB both ways | of FedAvg | "
-    "at {budget:.1f} MB | personal there |"
-)
+COMMON = ("variant", "{metric}", "to FedAvg", "personal", "to FedAvg", "density", "MB both ways", "of FedAvg")
+EQUAL = ("at {budget:.1f} MB", "personal there")
+TIMED = ("simulated s", "of FedAvg", "s to target")
 
 
 def rows(folder: Path) -> list[str]:
-    """The head and a line a variant. Accuracies are in per cent, differences in points; errors are in their unit."""
+    """The head and a line a variant: at equal MB, or by simulated time where the devices differ.
+
+    Accuracies are in per cent, differences in points; errors are in their unit.
+    """
     summary, table = (pd.read_csv(folder / name) for name in ("summary.csv", "comparison.csv"))
-    accuracy = table["metric"].iloc[0] == "accuracy"
+    accuracy, timed = table["metric"].iloc[0] == "accuracy", clocked(folder)
     scale, digits = (100, 1) if accuracy else (1, 2)
-    both = summary["bytes_up_mean"] + summary["bytes_down_mean"]
-    budget = both[summary["variant"] == summary["budget"].iloc[0]].iloc[0] / 1e6
+    both = (summary["bytes_up_mean"] + summary["bytes_down_mean"]) / 1e6
 
     def spread(row: pd.Series, name: str, sd: str = "") -> str:
         mean = row[name]
@@ -30,8 +33,11 @@ def rows(folder: Path) -> list[str]:
             return "-"
         return f"{scale * mean:.{digits}f} ± {scale * row[sd or name.replace('_mean', '_sd')]:.{digits}f}"
 
-    lines = [HEAD.format(metric="accuracy %" if accuracy else "RMSE", budget=budget), "|---" * 10 + "|"]
-    for (_, row), mb in zip(summary.iterrows(), both / 1e6, strict=True):
+    head = " | ".join(COMMON + (TIMED if timed else EQUAL))
+    budget = math.nan if timed else both[summary["variant"] == summary["budget"].iloc[0]].iloc[0]
+    lines = [f"| {head} |".format(metric="accuracy %" if accuracy else "RMSE", budget=budget)]
+    lines.append("|---" * (head.count("|") + 1) + "|")
+    for (_, row), mb in zip(summary.iterrows(), both, strict=True):
         base = row["variant"] == "fedavg"
         cells = [
             f"`{row['variant']}`",
@@ -42,11 +48,21 @@ def rows(folder: Path) -> list[str]:
             f"{row['density_mean']:.3f}",
             f"{mb:.1f}",
             f"{100 * row['bytes_ratio']:.1f} %",
-            spread(row, "at_budget_mean"),
-            spread(row, "personal_at_budget_mean"),
         ]
+        if timed:
+            reached = row["sim_to_target_mean"]
+            cells += [f"{row['sim_seconds_mean']:.0f}", f"{100 * row['sim_ratio']:.1f} %"]
+            cells += ["-" if pd.isna(reached) else f"{reached:.0f}"]
+        else:
+            cells += [spread(row, "at_budget_mean"), spread(row, "personal_at_budget_mean")]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def clocked(folder: Path) -> bool:
+    """Whether a comparison is of devices that differ."""
+    config = tomllib.loads((folder / "run" / "config.toml").read_text(encoding="utf-8"))
+    return any(tier.get("spread", 1) > 1 or tier.get("profile") for tier in config["devices"].values())
 
 
 def short(folder: Path) -> list[str]:
