@@ -149,6 +149,8 @@ class Federation:
 
 
 def _nodes(experiment: Experiment, split: list[Parts]) -> tuple[Node, ...]:
+    if experiment.clock.minimum > len(split):
+        raise InputError(f"clock.minimum must be at most {len(split)}, the clients, not {experiment.clock.minimum}.")
     dealt = (experiment.devices, len(split), experiment.seed)
     tiers, profiles = devices.assign(*dealt), devices.profiles(*dealt)
     return tuple(Node(i, len(part.train), tiers[i], profiles[i]) for i, part in enumerate(split))

@@ -48,24 +48,29 @@ class Planner:
         """Simulated seconds that a client may take: [clock] deadline, else what the median client takes for it all."""
         return self.clock.deadline or statistics.median(self.seconds(node) for node in self.nodes)
 
-    def seconds(self, node: Node, kept: Kept | None = None, density: float = 1.0) -> float:
-        """What a task will take: of the sub-model `kept`, or of the whole model with this share of its weights."""
-        work = self.flops(kept) * node.examples * self.train.epochs
+    def seconds(self, node: Node, kept: Kept | None = None, density: float = 1.0, work: float = 1.0) -> float:
+        """What a task will take: of the sub-model `kept`, or of the whole model with this share of its weights.
+
+        work: what a step costs, as a multiple of the model's own forward and backward.
+        """
+        flops = work * self.flops(kept) * node.examples * self.train.epochs
         data = math.ceil(self.numbers(kept) * (FLOAT * density + entropy(density) / 8))
-        return client_seconds(node.profile, [data], work, work * density, [data]).total
+        return client_seconds(node.profile, [data], flops, flops * density, [data]).total
 
-    def fits(self, node: Node, kept: Kept | None = None, density: float = 1.0) -> bool:
-        """Whether a client can train it within its memory and the deadline."""
+    def fits(self, node: Node, kept: Kept | None = None, density: float = 1.0, work: float = 1.0) -> bool:
+        """Whether a client can train it within its memory and the deadline. A mask's zeros take memory too."""
         slack = 1 + 1e-9  # the median client has the deadline's own time
-        return self.memory(kept) <= node.profile.memory and self.seconds(node, kept, density) <= slack * self.deadline
+        in_time = self.seconds(node, kept, density, work) <= slack * self.deadline
+        return in_time and self.memory(kept) <= node.profile.memory
 
-    def widest(self, node: Node, widths: Sequence[float]) -> float:
+    def widest(self, node: Node, widths: Sequence[float], work: float = 1.0) -> float:
         """The largest of these widths (shares of every layer's units) that fits; InputError where none does."""
         channels = self.cutting()
         for width in sorted(widths, reverse=True):
-            if self.fits(node, channels.ordered(width)):
+            if self.fits(node, channels.ordered(width), work=work):
                 return width
-        raise self._hopeless(node, channels.ordered(min(widths)), f"a sub-model of width {min(widths):g}")
+        least = channels.ordered(min(widths))
+        raise self._hopeless(node, f"a sub-model of width {min(widths):g}", least, work=work)
 
     def densest(self, node: Node) -> float:
         """The largest density that fits; InputError where not even 1 % of the weights do."""
@@ -73,18 +78,20 @@ class Planner:
             return 1.0
         low, high = FLOOR, 1.0
         if not self.fits(node, density=low):
-            raise self._hopeless(node, None, f"a model of density {FLOOR:g}", FLOOR)
+            raise self._hopeless(node, f"a model of density {FLOOR:g}", density=low)
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             low, high = (middle, high) if self.fits(node, density=middle) else (low, middle)
         return low
 
-    def _hopeless(self, node: Node, kept: Kept | None, least: str, density: float = 1.0) -> InputError:
+    def _hopeless(
+        self, node: Node, least: str, kept: Kept | None = None, density: float = 1.0, work: float = 1.0
+    ) -> InputError:
         needs, has = self.memory(kept), node.profile.memory
         if needs > has:
             why = f"training it takes about {needs / 1e6:.3g} MB of memory, and {has / 1e6:.3g} MB are there"
         else:
-            took = self.seconds(node, kept, density)
+            took = self.seconds(node, kept, density, work)
             why = f"it takes about {took:.3g} simulated seconds, and the deadline is {self.deadline:.3g}"
         return InputError(f"Not even {least} fits client {node.id} (device {node.device}): {why}.")
 

@@ -17,20 +17,21 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from fedsparse import columns, devices, settings
+from fedsparse import columns, devices, registry, settings
 from fedsparse.clock import client_seconds
 from fedsparse.errors import InputError
+from fedsparse.experiment import Experiment
 from fedsparse.measures import run_table, summarise
 from fedsparse.options import Options
 from fedsparse.results import Comparison, Run, load, with_rounds
 from fedsparse.sections import Clock, Device, add_up
 from fedsparse.sentences import sentences
 
-STEERED = ("adaptcl", "deadline_masks", "fedrolex", "fjord", "heterofl")
-"""Strategies that look at devices or at the clock: on other devices they might have sent something else."""
 TINY = 1e-6
 """Seconds that are nothing but rounding."""
 TASK = ["round", "phase", "client"]
+WHOLE = TASK[:2]
+CAME, LACK = ("ok", "refused"), ("late", "lost")
 STEPS = ["download", "compute", "upload"]
 PARTS = ["waiting", *STEPS, "missing"]
 """A round's time: until clients are ready, the last reply's, and for replies that did not come."""
@@ -47,7 +48,10 @@ class Network(Options):
     @classmethod
     def read(cls, source: str | Path) -> Network:
         """The network of a TOML file. Raises InputError."""
-        return cls._of(settings.read(source))
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise InputError(f"There is no file {path.absolute()}.")
+        return cls._of(settings.read(path))
 
     @classmethod
     def of(cls, run: Run) -> Network:
@@ -152,7 +156,15 @@ def _by_variant(found: Run | Comparison) -> pd.Series:
 
 def steered(runs: Iterable[Run]) -> list[str]:
     """Labels of the variants whose strategy looks at devices or at the clock."""
-    return list(dict.fromkeys(run.label for run in runs if run.info.get("strategy") in STEERED))
+    return list(dict.fromkeys(run.label for run in runs if _steers(run)))
+
+
+def _steers(run: Run) -> bool:
+    try:
+        strategy = registry.find("strategies", run.config["strategy"]["name"])
+    except (InputError, KeyError, TypeError):  # a user's file that is gone, a config that says nothing
+        return False
+    return bool(strategy.steers)
 
 
 def profiles(run: Run) -> list[devices.Profile]:
@@ -185,36 +197,45 @@ def _cells(table: pd.DataFrame, *names: str) -> Iterator[tuple[Any, ...]]:
 def round_parts(run: Run) -> pd.DataFrame:
     """What each round's time is made of: by round `PARTS`, their sum `sim_seconds`, and the `client` that was last.
 
-    On other devices a round with late or lost replies lasts until the deadline, or, without one, until all lost ones
-    are known to be; where the first so many replies ended it, they still do.
+    A round is the sum of its tasks. On other devices a task with late or lost replies lasts until the deadline, or,
+    without one, until all of them are known to be missing; where the first so many replies ended it, they still do.
     """
     base, took = (run.run, run.tasks) if isinstance(run, Retimed) else (run, tasks(run))
     rounds, last = base.rounds.set_index("round"), _last(took)
     parts = last.groupby("round")[STEPS].sum().reindex(rounds.index, fill_value=0.0)
     parts["waiting"] = rounds["sim_wait"].fillna(0.0)
-    replied = _last(base.clients[base.clients["sim_seconds"].notna()]).groupby("round")["sim_seconds"].sum()
-    missing = rounds["sim_seconds"] - parts["waiting"] - replied.reindex(rounds.index, fill_value=0.0)
     if isinstance(run, Retimed):
-        over = Network.of(base).clock.over_selection > 0
-        ended_early = over & (missing.fillna(0.0) <= TINY)
-        missing = _given_up(run, rounds.index).where(~ended_early) - parts[STEPS].sum(axis=1)
+        missing = _missing(run).groupby("round").sum().reindex(rounds.index, fill_value=0.0)
+    else:
+        replied = _last(base.clients[base.clients["sim_seconds"].notna()]).groupby("round")["sim_seconds"].sum()
+        missing = rounds["sim_seconds"] - parts["waiting"] - replied.reindex(rounds.index, fill_value=0.0)
     parts["missing"] = missing.where(missing > TINY, 0.0)
     parts["sim_seconds"] = parts[PARTS].sum(axis=1)
     return parts.assign(client=last.groupby("round")["client"].last())
 
 
-def _given_up(run: Retimed, rounds: pd.Index) -> pd.Series:
-    """By round, the seconds after which the server no longer waits for late and lost replies; null where all came."""
-    lacking = run.tasks[run.tasks["status"].isin(["late", "lost"])].groupby("round")
-    deadline = Network.of(run).clock.deadline
-    known = lacking["sim_seconds"].max() if not deadline else lacking.size().clip(lower=deadline, upper=deadline)
-    return known.reindex(rounds)
+def _missing(run: Retimed) -> pd.Series:
+    """By round and phase, the seconds that the server waits for late and lost replies after the last one that came."""
+    base, clock = Network.of(run.run).clock, Network.of(run).clock
+    came, lacking = (run.tasks[run.tasks["status"].isin(kinds)].groupby(WHOLE)["sim_seconds"] for kinds in (CAME, LACK))
+    given_up = lacking.max()
+    if clock.deadline:
+        given_up[:] = clock.deadline
+    seen = pd.DataFrame({"count": came.size(), "last": came.max()}).reindex(given_up.index, fill_value=0.0)
+    early = (seen["count"] >= _wanted(run)) & (base.over_selection > 0)
+    return (given_up - seen["last"]).clip(lower=0.0).where(~early, 0.0)
+
+
+def _wanted(run: Run) -> int:
+    """How many clients a round is to have: with over-selection so many replies end a task."""
+    wanted = run.config.get("clients_per_round", "all")
+    return Experiment.model_construct(clients_per_round=wanted).cohort_size(_clients(run))
 
 
 def _last(tasks: pd.DataFrame) -> pd.DataFrame:
     """Of the replies that came in time, the last one of each round and phase."""
-    came = tasks[tasks["status"].isin(["ok", "refused"]) & (tasks["phase"] != columns.EVALUATE)]
-    return came.loc[came.groupby(["round", "phase"], sort=False)["sim_seconds"].idxmax()]
+    came = tasks[tasks["status"].isin(CAME) & (tasks["phase"] != columns.EVALUATE)]
+    return came.loc[came.groupby(WHOLE, sort=False)["sim_seconds"].idxmax()]
 
 
 def _clients(run: Run) -> int:

@@ -13,6 +13,10 @@ from fedsparse.errors import InputError
 from fedsparse.options import Count, Fraction, Held, NonNegative, Options, Positive, Share, Whole
 from fedsparse.settings import Table
 
+Rate = Annotated[float, Field(ge=1e-6, le=1e18)]
+"""So much a second."""
+Amount = Annotated[float, Field(ge=0, le=1e18)]
+"""Seconds or bytes."""
 # What a file of devices says.
 _OF_A_FILE = ("flops", "down", "up", "spread")
 # They need a closure, sparse gradients or matrices only.
@@ -139,21 +143,21 @@ class Device(Options):
 
     share: Share = 1.0
     """Share of the clients that are of this tier."""
-    flops: Positive = 1e10
+    flops: Rate = 1e10
     """Floating-point operations per second; with `profile` those of the median phone, which nothing has measured."""
-    down: Positive = 2.5e6
+    down: Rate = 2.5e6
     """Bytes per second to the device."""
-    up: Positive = 1.25e6
+    up: Rate = 1.25e6
     """Bytes per second from the device."""
-    latency: NonNegative = 0.05
+    latency: Amount = 0.05
     """Seconds that a message takes before its first byte arrives."""
-    memory: NonNegative = 0.0
+    memory: Amount = 0.0
     """Bytes that training may use; 0 is no limit."""
     dropout: Fraction = 0.0
     """Probability that a task's reply never comes."""
     sparse_kernels: bool = False
     """Whether zeros of the weights are skipped in the arithmetic; else only a smaller model saves time."""
-    spread: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    spread: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     """Time of the tier's slowest against its fastest device for equal work; the others lie evenly between."""
     profile: Literal["", "phones", "phones_low", "phones_mid", "phones_high"] = ""
     """Measured phones, all or a third of them by speed: `down`, `up` and `memory` are theirs then; empty is none."""

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from pydantic import PrivateAttr
 from torch import Tensor
@@ -165,6 +165,9 @@ class Setup:
 
 class Strategy(Options):
     """Base of all methods. Subclasses add options as fields and replace what differs from FedAvg."""
+
+    steers: ClassVar[bool] = False
+    """Whether it looks at devices or at simulated times: on other devices it would have sent something else."""
 
     _setup: Setup = PrivateAttr(default_factory=Setup)
     _ready: tuple[Node, ...] | None = PrivateAttr(default=None)

@@ -23,6 +23,8 @@ STATISTICS = ("running_mean", "running_var")
 class SubModels(Strategy):
     """Each client trains the first units of every layer, as many as fit it; a weight is averaged over its holders."""
 
+    steers = True
+
     widths: tuple[Share, ...] = (1.0, 0.5, 0.25, 0.125, 0.0625)
     """Widths that a client may have: shares of the units of every layer."""
     tiers: dict[str, Share] = {}
@@ -33,6 +35,7 @@ class SubModels(Strategy):
     # ---- server ----
 
     def check(self) -> None:
+        _ = self.setup.channels  # says why where nothing can be cut
         known = {node.device for node in self.setup.nodes}
         for tier, width in self.tiers.items():
             if tier not in known:
@@ -52,7 +55,12 @@ class SubModels(Strategy):
 
     def width(self, node: Node) -> float:
         """The share of units that this client gets."""
-        return self.tiers.get(node.device) or self.setup.planner.widest(node, self.widths)
+        return self.tiers.get(node.device) or self.setup.planner.widest(node, self.widths, self.work)
+
+    @property
+    def work(self) -> float:
+        """What a step costs at most, as a multiple of the sub-model's own forward and backward."""
+        return 1.0
 
     def kept(self, width: float, t: int) -> Mapping[str, Tensor]:
         """The units of every group at this width in round `t`."""

@@ -1,9 +1,10 @@
 """AdaptCL: every client trains a sub-model that is as small as it must be to keep up with the fastest client.
 
 Zhou, Xu, Li, Liu, Zhao: AdaptCL, Efficient Collaborative Learning with Dynamic and Adaptive Pruning, arXiv 2106.14126.
-Nothing is known beforehand of what a client can do: the server learns from the times of its replies how much of the
-model it should hold (`fedsparse.pruned_rate`), every few rounds anew, so that also a client whose speed changes is
-followed. What a client holds is channels, cut out of its network: it computes, receives and sends less.
+Nothing is known beforehand of what a client can do, its memory included: the server learns from the times of its
+replies how much of the model it should hold (`fedsparse.pruned_rate`), every few rounds anew, so that also a client
+whose speed changes is followed. What a client holds is channels, cut out of its network: it computes, receives and
+sends less.
 
 The retention of a client is the share of the whole model's `unit` that its sub-model has: FLOPs of a training step,
 parameters, or channels that can be cut (`width`). Channels are ranked by the absolute scale of their BatchNorm, over
@@ -51,6 +52,8 @@ from fedsparse.train import Loss, weight
 class AdaptCL(Strategy):
     """AdaptCL: every client trains a sub-model that is as small as it must be to keep up with the fastest client."""
 
+    steers = True
+
     unit: Literal["flops", "parameters", "width"] = "flops"
     """What a retention is a share of: FLOPs of a training step, parameters, or channels (`width`)."""
     interval: Count = 3
@@ -70,6 +73,9 @@ class AdaptCL(Strategy):
     """Factor of the sum of BatchNorm's absolute scales in the local loss."""
 
     # ---- server ----
+
+    def check(self) -> None:
+        _ = self.setup.channels  # says why where nothing can be cut
 
     def send(self, state: State, node: Node, task: Task) -> Payload:
         return self.cut(state, self.units(state, node))

@@ -26,6 +26,8 @@ from fedsparse.strategy import Node, Replies, State, Strategy, Task
 class DeadlineMasks(Strategy):
     """Deadline masks: each client trains the densest model that its device can bear before the deadline."""
 
+    steers = True
+
     density: Share = 1.0
     """Largest share of the maskable weights that any client gets."""
 

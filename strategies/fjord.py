@@ -47,6 +47,10 @@ class FjORD(SubModels):
     distill: bool = True
     """Whether narrow widths learn from the client's widest; else each drawn width learns from the labels."""
 
+    @property
+    def work(self) -> float:
+        return 2.0 if self.distill else 1.0
+
     def train(self, received: Payload, client: Client) -> Payload:
         model = self.cut(received, client)
         if self.measured:

@@ -148,8 +148,18 @@ def test_who_drops_out_is_lost_and_the_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_round_in_which_nobody_answers_leaves_the_model_as_it_is(tmp_path: Path) -> None:
-    run = ran(tmp_path / "run", devices={"a": {"dropout": 0.95}}, clock={"deadline": 30.0})
-    assert run.summary["status"] == "done" and run.rounds["sim_seconds"].tolist() == [30.0] * 3
+    run = ran(tmp_path / "run", clients=2, rounds=8, devices={"a": {"dropout": 0.6}}, clock={"deadline": 30.0})
+    trained = run.clients[run.clients["phase"] == "train"]
+    empty = [t for t, one in trained.groupby("round") if one["status"].eq("lost").all()]
+    metric = run.rounds.set_index("round")["metric"]
+    assert run.summary["status"] == "done" and len(empty) > 1
+    assert all(metric[t] == metric[t - 1] for t in empty if t > 1)
+
+
+@pytest.mark.parametrize("device, deadline", [({"dropout": 1.0}, 0.0), ({"flops": 1.0}, 1.0)])
+def test_a_run_without_any_reply_fails(device: dict[str, float], deadline: float, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="never trained"):
+        ran(tmp_path / "run", devices={"a": device}, clock={"deadline": deadline})
 
 
 def test_absent_clients_are_not_asked(tmp_path: Path) -> None:
@@ -166,6 +176,11 @@ def test_absent_clients_are_not_asked(tmp_path: Path) -> None:
 def test_a_wrong_key_of_the_clock_is_refused(key: str, value: float) -> None:
     with pytest.raises(InputError, match=rf"clock\.{key}"):
         small(clock={key: value})
+
+
+def test_more_clients_than_there_are_cannot_be_waited_for() -> None:
+    with pytest.raises(InputError, match=r"clock\.minimum must be at most 4"):
+        built(clock={"minimum": 5})
 
 
 def test_the_times_are_finite_numbers(tmp_path: Path) -> None:

@@ -93,6 +93,14 @@ def test_the_densest_model_is_just_in_time() -> None:
         assert found[node.id] == 1 or not planner.fits(node, density=found[node.id] + 0.002)
 
 
+def test_work_beside_the_models_own_is_planned_for() -> None:
+    planner, fed = planned(spread=10.0, flops=1e8)
+    one, half = fed.nodes[0], fed.setup.channels.ordered(0.5)
+    assert planner.seconds(one, half, work=2.0) > 1.5 * planner.seconds(one, half)
+    widths = (1.0, 0.5, 0.25, 0.125, 0.0625)
+    assert all(planner.widest(node, widths, 2.0) <= planner.widest(node, widths) for node in fed.nodes)
+
+
 def test_sparse_kernels_make_denser_models_fit() -> None:
     slow = {"flops": 2e7, "up": 1e6}
     planner, fed = planned({"deadline": 5.0}, **slow, sparse_kernels=True)

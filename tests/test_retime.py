@@ -83,6 +83,27 @@ def test_a_real_run_with_late_and_lost_replies_is_timed_as_its_clock_did(tmp_pat
     assert (parts["missing"] > 0).any() or "deadline" not in clock
 
 
+TWICE = SMALL | {"model": {"name": "cnn", "norm": "batch"}, "strategy": "heterofl", "rounds": 3, "eval_every": 3}
+UNEVEN = {
+    "a": {"share": 0.5, "flops": 1e9, "dropout": 0.3},
+    "b": {"share": 0.5, "flops": 1e9, "spread": 3.0, "down": 2e5, "up": 5e4, "dropout": 0.2},
+}
+
+
+@pytest.mark.parametrize("clock", [{}, {"deadline": 0.5}, {"over_selection": 0.5}], ids=str)
+def test_a_round_of_two_tasks_is_the_sum_of_both(tmp_path, clock):
+    run = fs.run({**TWICE, "devices": UNEVEN, "clock": clock, "clients_per_round": 4}, out=tmp_path / "run")
+    missed = run.clients[run.clients["status"].isin(["late", "lost"])]
+    assert {"train", "statistics"} <= set(run.clients["phase"]) and len(missed)
+    again = Retimed(run, own(run))
+    np.testing.assert_allclose(again.rounds["sim_seconds"], run.rounds["sim_seconds"])
+    np.testing.assert_allclose(round_parts(again)[PARTS], round_parts(run)[PARTS], atol=1e-9)
+    tasks = len(missed.groupby(["round", "phase"]))
+    slower = Retimed(run, Network(devices=own(run).devices, clock=Clock(deadline=50.0)))
+    waited = slower.rounds["sim_seconds"].sum() // 50
+    assert waited < tasks if "over_selection" in clock else waited == tasks, "the first replies still end a task"
+
+
 # other devices
 
 
@@ -155,6 +176,15 @@ def test_the_page_of_other_devices_says_so_and_leaves_the_runs_own(tmp_path, oth
     assert Path("here/report.html").read_text() == text
 
 
+def test_a_file_that_is_not_there_is_named_whole(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "one", variant="feddip", rounds=2, flops=1e9)
+    monkeypatch.chdir(tmp_path)
+    for name in ("there.toml", "quickstart", "one"):
+        with pytest.raises(InputError) as error:
+            fs.load(run, devices=name)
+        assert str(error.value) == f"There is no file {tmp_path / name}."
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -185,3 +215,12 @@ def test_strategies_that_look_at_devices_are_named_by_their_labels(tmp_path):
     runs = [Run(write_run(tmp_path / name, variant=name, strategy=kind, rounds=1))
             for name, kind in (("a", "adaptcl"), ("b", "feddip"), ("c", "heterofl"))]  # fmt: skip
     assert steered([*runs, runs[0]]) == ["a", "c"]
+
+
+def test_a_plug_in_says_itself_whether_it_looks_at_devices_and_one_that_is_gone_says_nothing(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text("from fedsparse.strategy import Strategy\n\nclass Mine(Strategy):\n    steers = True\n")
+    run = write_run(tmp_path / "run", variant="mine", strategy=f"{mine}:Mine", rounds=1)
+    assert steered([Run(run)]) == ["mine"]
+    mine.unlink()
+    assert steered([Run(run)]) == []

@@ -52,6 +52,7 @@ class Adapter(FlowerStrategy):
         self.holdings = Holdings(options.history if options.references else 0)
         self.exchange: Exchange | None = None
         self.now = 0.0  # simulated seconds since the run began
+        self._used = 0  # replies that entered a model
         self._first = 0  # so many replies end a task; 0: all
         self._task: Task | None = None
         self._grid: Grid | None = None
@@ -79,6 +80,7 @@ class Adapter(FlowerStrategy):
         exchange = self._receive(replies)
         self.state = self.strategy.merge(self.state, exchange, exchange.task)
         seen = exchange.close()
+        self._used += len(seen)
         self._row["sim_seconds"] = self._row.get("sim_seconds", 0.0) + exchange.end.seconds
         if not seen and exchange.excused:
             log.warning("round %d: no reply came in time; the model stays as it is", server_round)
@@ -159,13 +161,15 @@ class Adapter(FlowerStrategy):
                 self.aggregate_evaluate(t, grid.send_and_receive(messages, timeout=timeout))
                 self._central()
             self._end_round(time.perf_counter() - began)
+        if not self._used:
+            raise RunError("no reply came in time in any round: the model was never trained")
         return Result()
 
     def _wait(self) -> None:
         """Let the clock wait until clients are ready, and draw this round's cohort from them."""
         options, nodes = self.federation.experiment.clock, self.federation.nodes
         wanted = self.federation.setup.per_round
-        moment = clock.wait([node.profile for node in nodes], self.now, min(options.minimum, len(nodes)))
+        moment = clock.wait([node.profile for node in nodes], self.now, options.minimum)
         ready = tuple(node for node in nodes if node.profile.availability.ready(moment))
         asked = math.ceil(wanted * (1 + options.over_selection) - 1e-9)
         self.strategy = self.federation.strategy.among(ready, min(asked, len(ready)))
