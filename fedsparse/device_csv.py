@@ -10,9 +10,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from fedsparse.errors import InputError
 from fedsparse.profiles import Intervals
 from fedsparse.registry import nearest
+from fedsparse.sections import Device
 
 Row = Mapping[str, str]
 
@@ -20,6 +23,7 @@ NEEDED = ("flops", "down", "up")
 OTHERS = ("latency", "memory", "dropout", "sparse_kernels")
 UNREAD = ("client", "device", "name", "ready")
 """Columns that may be there, as in the table that `fedsparse show devices` writes."""
+MARKS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -27,36 +31,43 @@ TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 class _Bounds:
     """The numbers that a column may hold."""
 
-    least: float = 0.0
-    most: float = math.inf
-    open: bool = False
+    ge: float
+    le: float
 
-    def holds(self, value: float) -> bool:
-        return (value > self.least if self.open else value >= self.least) and value <= self.most and value < math.inf
+    @classmethod
+    def of(cls, field: FieldInfo) -> _Bounds:
+        """Those of a tier's key."""
+        return cls(**{way: getattr(rule, way) for rule in field.metadata for way in ("ge", "le") if hasattr(rule, way)})
 
     def __str__(self) -> str:
-        least = f"greater than {self.least:g}" if self.open else f"of at least {self.least:g}"
-        return f"a number {least}" + (f" and at most {self.most:g}" if self.most < math.inf else "")
+        return f"a number of at least {self.ge:g} and at most {self.le:g}"
 
 
-BOUNDS = {name: _Bounds(open=True) for name in NEEDED} | {"dropout": _Bounds(most=1)}
+BOUNDS = {name: _Bounds.of(Device.model_fields[name]) for name in (*NEEDED, *OTHERS) if name != "sparse_kernels"}
+MOMENT = _Bounds(0, 1e9)
+SHORTEST = 1e-3
+"""Seconds of an interval: shorter ones are lost in rounding after years."""
 
 
 def devices(file: str) -> list[dict[str, Any]]:
     """A row a device: `flops`, `down` and `up`, and of the other numbers those that the file has. Raises InputError."""
-    table = _read(Path(file), NEEDED, (*OTHERS, *UNREAD))
+    path = Path(file).absolute()
     return [
-        {column: _value(Path(file), line, row, column) for column in row if column not in UNREAD} for line, row in table
+        {name: _value(path, line, row, name) for name in row if name in NEEDED or row[name] and name not in UNREAD}
+        for line, row in _read(path, NEEDED, (*OTHERS, *UNREAD))
     ]
 
 
 def traces(file: str) -> list[Intervals]:
     """When each device is ready, by the file's columns device, start and end; all repeat from the latest end on."""
-    path, found = Path(file), []
+    path, found = Path(file).absolute(), []
     for line, row in _read(path, ("device", "start", "end"), ()):
-        start, end = (_number(path, line, row, column, _Bounds()) for column in ("start", "end"))
-        if end <= start:
-            raise InputError(f"{path}, line {line}: end must be greater than start, {start:g}, not {end:g}.")
+        if not row["device"]:
+            raise InputError(f"{path}, line {line}: device must not be empty.")
+        start, end = (_number(path, line, row, column, MOMENT) for column in ("start", "end"))
+        if end - start < SHORTEST:
+            why = f"must be at least {SHORTEST:g} after start, {row['start']}, not {row['end']}"
+            raise InputError(f"{path}, line {line}: end {why}.")
         found.append((row["device"], start, end))
     period = max(end for _, _, end in found)
     found.sort()
@@ -80,18 +91,18 @@ def _value(file: Path, line: int, row: Row, column: str) -> float | bool:
         if (text := row[column].lower()) not in TRUTHS:
             raise InputError(f'{file}, line {line}: {column} must be true or false, not "{row[column]}".')
         return TRUTHS[text]
-    if column == "memory" and not row[column]:
-        return 0.0  # no limit
-    return _number(file, line, row, column, BOUNDS.get(column, _Bounds()))
+    return _number(file, line, row, column, BOUNDS[column])
 
 
 def _number(file: Path, line: int, row: Row, column: str, bounds: _Bounds) -> float:
+    text = row[column]
     try:
-        value = float(row[column])
+        value = math.nan if "_" in text else float(text)  # Python's way of writing thousands
     except ValueError:
         value = math.nan
-    if not bounds.holds(value):
-        raise InputError(f'{file}, line {line}: {column} must be {bounds}, not "{row[column]}".')
+    if not bounds.ge <= value <= bounds.le:
+        allowed = "a finite number" if math.isinf(value) else bounds
+        raise InputError(f'{file}, line {line}: {column} must be {allowed}, not "{text}".')
     return value
 
 
@@ -110,6 +121,8 @@ def _read(file: Path, needed: Sequence[str], others: Sequence[str]) -> list[tupl
 def _rows(file: Path, reader: Any, needed: Sequence[str], others: Sequence[str]) -> Iterator[tuple[int, Row]]:
     header = [name.strip() for name in next(reader, [])]
     allowed = (*needed, *others)
+    if other := next((name for mark, name in MARKS.items() if mark in "".join(header)), ""):
+        raise InputError(f"{file} has its columns separated by {other}; needed: commas.")
     for name in header:
         if name not in allowed:
             near = nearest(name, allowed)

@@ -228,8 +228,8 @@ def _missing(run: Retimed) -> pd.Series:
 
 def _wanted(run: Run) -> int:
     """How many clients a round is to have: with over-selection so many replies end a task."""
-    wanted = run.config.get("clients_per_round", "all")
-    return Experiment.model_construct(clients_per_round=wanted).cohort_size(_clients(run))
+    asked = {"clients_per_round": run.config.get("clients_per_round", "all")}
+    return Experiment.model_construct(**asked).cohort_size(_clients(run))
 
 
 def _last(tasks: pd.DataFrame) -> pd.DataFrame:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -90,8 +91,11 @@ def test_profiles_are_in_the_order_of_tiers():
 @pytest.mark.parametrize(
     ("tier", "told"),
     [
-        ({"up": 0}, "devices.a.up must be a number greater than 0, not 0"),
-        ({"spread": 0.5}, "devices.a.spread must be a number of at least 1, not 0.5"),
+        ({"up": 0}, "devices.a.up must be a number of at least 1e-06 and at most 1e+18, not 0"),
+        ({"flops": 1e300}, "devices.a.flops must be a number of at least 1e-06 and at most 1e+18, not 1e300"),
+        ({"latency": math.nan}, "devices.a.latency must be a number of at least 0 and at most 1e+18, not nan"),
+        ({"spread": 0.5}, "devices.a.spread must be a number of at least 1 and at most 1e+06, not 0.5"),
+        ({"spread": 1e300}, "devices.a.spread must be a number of at least 1 and at most 1e+06, not 1e300"),
         ({"profile": "phone"}, '"phones_low"'),
         ({"profile": "phones", "up": 1e6}, "devices.a: up is not allowed beside profile"),
         ({"csv": "a.csv", "spread": 2.0}, "devices.a: spread is not allowed beside csv"),
@@ -198,14 +202,27 @@ def test_a_csv_of_devices(tmp_path):
     assert found != profiles({"a": Device(csv=str(file), latency=0.2)}, 6, 1)
 
 
+def test_an_empty_cell_is_the_tier_s(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text("flops,down,up,latency,memory,dropout,sparse_kernels\n1e9,1e6,1e6,,,,\n1e9,1e6,1e6,0,0,0,false\n")
+    tier = Device(csv=str(file), latency=0.2, memory=1e6, dropout=0.5, sparse_kernels=True)
+    told = {(own.latency, own.memory, own.dropout, own.sparse_kernels) for own in profiles({"a": tier}, 2, 0)}
+    assert told == {(0.2, 1e6, 0.5, True), (0.0, math.inf, 0.0, False)}
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("flops,down,upp\n1,1,1\n", 'the column "upp", nearest is "up"; allowed: flops, down, up, latency'),
         ("flops,down\n1,1\n", "lacks the column up; needed: flops, down, up"),
         ("flops,down,up,up\n1,1,1,1\n", "the column up twice"),
-        ("flops,down,up\n1e9,1,0\n", 'line 2: up must be a number greater than 0, not "0"'),
-        ("flops,down,up\n1e9,1,1\n1e9,fast,1\n", 'line 3: down must be a number greater than 0, not "fast"'),
+        ("flops,down,up\n1e9,1,0\n", 'line 2: up must be a number of at least 1e-06 and at most 1e+18, not "0"'),
+        ("flops,down,up\n1e9,1,1\n1e9,fast,1\n", "line 3: down must be a number of at least 1e-06 and at most"),
+        ("flops,down,up\n1e300,1,1\n", 'at most 1e+18, not "1e300"'),
+        ("flops,down,up\n1e400,1,1\n", 'flops must be a finite number, not "1e400"'),
+        ("flops,down,up\n1_000,1,1\n", 'not "1_000"'),
+        ("flops,down,up\n1,,1\n", 'line 2: down must be a number of at least 1e-06 and at most 1e+18, not ""'),
+        ("flops;down;up\n1,5;1;1\n", "separated by semicolons; needed: commas"),
         ("flops,down,up\n1e9,nan,1\n", 'not "nan"'),
         ("flops,down,up\n1e9,1,inf\n", 'not "inf"'),
         ("flops,down,up,dropout\n1e9,1,1,2\n", "dropout must be a number of at least 0 and at most 1"),
@@ -226,6 +243,14 @@ def test_a_bad_csv_of_devices(tmp_path, text, told):
     assert str(file) in str(error.value) and told in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_file_that_is_not_there_is_named_whole(tmp_path):
+    config = tmp_path / "config.toml"
+    for key in ("csv", "trace"):
+        config.write_text(f'dataset = "digits"\nmodel = "mlp"\n[devices.a]\n{key} = "none.csv"\n')
+        with pytest.raises(InputError, match=re.escape(f"{tmp_path / 'none.csv'} cannot be read as CSV (No such file")):
+            profiles(Experiment.load(config).devices, 2, 0)
+
+
 def test_a_trace(tmp_path):
     file = tmp_path / "when.csv"
     file.write_text("device,start,end\nb,5,10\na,0,4\na,3,8\n\na,20,30\n")
@@ -236,8 +261,11 @@ def test_a_trace(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("device,start,end\na,5,5\n", "line 2: end must be greater than start, 5, not 5"),
+        ("device,start,end\na,5,5\n", "line 2: end must be at least 0.001 after start, 5, not 5"),
+        ("device,start,end\na,1e6,1000000.0000001\n", "end must be at least 0.001 after start"),
         ("device,start,end\na,-1,5\n", "start must be a number of at least 0"),
+        ("device,start,end\na,0,1e10\n", "end must be a number of at least 0 and at most 1e.09"),
+        ("device,start,end\na,0,4\n,5,6\n", "line 3: device must not be empty"),
         ("device,begin,end\na,1,5\n", 'the column "begin"'),
         ("device,start,end\n", "has no rows"),
     ],
@@ -294,6 +322,18 @@ def test_the_picture_is_whole(tier):
     assert picture.shape[1] == 1403
     assert (picture[:3] == 1).all() and (picture[-3:] == 1).all()
     assert (picture[:, :3] == 1).all() and (picture[:, -3:] == 1).all(), "something is cut off"
+
+
+@pytest.mark.parametrize("start", [0, 3 * DAY], ids=["some", "nobody"])
+def test_who_is_never_ready_is_counted_but_not_drawn(tmp_path, start):
+    (tmp_path / "when.csv").write_text(f"device,start,end\na,{start},{4 * DAY}\nb,{3 * DAY},{4 * DAY}\n")
+    clients = {"dataset": "digits", "model": "mlp", "clients": 40}
+    shown = views.fleet(Experiment.load(clients | {"devices": {"phone": {"trace": str(tmp_path / "when.csv")}}}))
+    there = 0 if start else 20
+    assert shown.details[0] == "phone: 40" and shown.details[1].endswith(f"two days: {40 - there}")
+    whole = views.fleet(Experiment.load(clients))
+    heights = [imread(io.BytesIO(mix.draw(found))).shape[0] for found in (whole, shown)]
+    assert heights[1] - heights[0] == pytest.approx(230 * (2.0 + 0.6) * bool(there), abs=1)
 
 
 # ---- where the numbers come from ----

@@ -10,15 +10,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from synthetic import RESNET, write_many, write_run, write_runs
+from synthetic import RESNET, TIERS, write_many, write_run, write_runs
 
 from fedsparse.cli.comparing import print_comparison
 from fedsparse.cli.tables import print_run
 from fedsparse.errors import InputError
 from fedsparse.report import report
 from fedsparse.report.canvas import looks
+from fedsparse.report.clocks import rounds_figure
 from fedsparse.report.curves import (
     Variant,
     agreement,
@@ -306,9 +308,35 @@ def test_what_a_round_and_a_client_take(timed):
     found = task_times(shown["fedavg"])
     assert len(found) == 2 * 10 * 4 and (found["sim_seconds"] > 5).equals(found["device"] == "slow")
     parts = round_time(shown["fedavg"])
-    assert parts["who"] == "slow 100 %" and parts["compute"] == pytest.approx(5.0)
+    assert (parts["who"], parts["share"]) == ("slow", 1) and parts["compute"] == pytest.approx(5.0)
     line = curve(shown["fedavg"], "metric", "time")
     assert line.x[-1] == pytest.approx(parts[PARTS].sum() * 10)
+
+
+def test_work_whose_reply_was_lost_is_left_out(tmp_path):
+    run = Run(write_run(tmp_path / "one", variant="one", rounds=3, flops=1e9))
+    lost = (run.clients["round"] == 2) & (run.clients["client"] == 1)
+    run.clients.loc[lost & (run.clients["phase"] == "train"), "status"] = "lost"
+    statistics = run.clients[lost & (run.clients["phase"] == "train")].assign(phase="statistics", status="ok")
+    run.clients = pd.concat([run.clients, statistics])  # of one task of two
+    found = task_times(Variant("one", "one", [run]))
+    assert len(found) == 3 * 4 - 1 and len(task_times(Variant("none", "none"))) == 0
+
+
+def test_long_names_of_devices_leave_room_for_the_bars(tmp_path):
+    pictures = []
+    for longest in (17, 60):
+        tiers = {"slow" * 15: TIERS["slow"], "fast": TIERS["fast"]}
+        tiers = {name[:longest]: tier for name, tier in tiers.items()}
+        run = Run(write_run(tmp_path / str(longest), variant="one", rounds=2, flops=1e9, devices=tiers))
+        pictures.append(rounds_figure([Variant("one", "one", [run])]))
+    assert pictures[0] == pictures[1]
+
+
+def test_the_page_says_what_ends_a_round(timed):
+    assert (
+        "until the deadline where a reply is late or lost" in timed[1].text and "or the first so many" in timed[1].text
+    )
 
 
 def test_runs_without_a_clock_stand_aside(tmp_path):

@@ -191,7 +191,7 @@ def test_a_file_that_is_not_there_is_named_whole(tmp_path, monkeypatch):
         (OTHER + "uplink = 3\n", 'no key "devices.far.uplink"'),
         (OTHER + "[clock]\nlimit = 3\n", 'no key "clock.limit"'),
         ("rounds = 3\n" + OTHER, 'no key "rounds"'),
-        (OTHER.replace("1e5", "0.0"), "devices.far.up must be a number greater than 0"),
+        (OTHER.replace("1e5", "0.0"), "devices.far.up must be a number of at least 1e-06"),
         (OTHER.replace("share = 0.5", "share = 0.2"), "add up to 1"),
         ("", "devices is required"),
         ("[devices", "not TOML"),

@@ -27,7 +27,8 @@ def draw(fleet: Fleet) -> bytes:
     with rc_context(STYLE | {"font.size": 10}):
         lines = [part for text in fleet.details for part in textwrap.wrap(text, 84)]
         head, foot = 0.46 + 0.18 * len(lines), 0.1 + 0.2 * -(-len(looks) // 4)
-        strip = 0.0 if fleet.ready is None else min(2.6, max(0.9, 0.1 * len(fleet.table))) + 0.6
+        ready = fleet.ready if fleet.ready is not None and fleet.ready.any() else None
+        strip = 0.0 if ready is None else min(2.6, max(0.9, 0.1 * ready.any(1).sum())) + 0.6
         height = head + CLOUD + strip + foot
         figure = blank()
         figure.set_size_inches(WIDTH, height)
@@ -36,12 +37,12 @@ def draw(fleet: Fleet) -> bytes:
         figure.text(0.1 / WIDTH, 1 - 0.1 / height, fleet.heading, size=12, weight="bold", color=INK, va="top")
         for n, line in enumerate(lines):
             figure.text(0.1 / WIDTH, 1 - (0.38 + 0.18 * n) / height, line, size=9.5, color=QUIET, va="top")
-        if fleet.ready is None:
+        if ready is None:
             _cloud(figure.subplots(), fleet, looks)
         else:
             upper, lower = figure.subplots(2, 1, height_ratios=(CLOUD, strip))
             _cloud(upper, fleet, looks)
-            _strip(lower, fleet, fleet.ready, looks)
+            _strip(lower, fleet, ready, looks)
         _legend(figure, looks, foot)
         out = io.BytesIO()
         figure.savefig(out, format="png", metadata={"Software": None})
@@ -75,13 +76,15 @@ def _cloud(axes: Axes, fleet: Fleet, looks: dict[str, tuple[str, str]]) -> None:
         low, high = values.min(), values.max()
         room = max(1.25, (high / low) ** 0.06) if high > low else 2
         log_axis(axes, which, low / room, high * room * (1.6 if which == "x" and alike.max() > 1 else 1))
-    axes.set(xlabel="compute speed (GFLOP/s)", ylabel="uplink (MB/s)")
+    axes.set(xlabel="compute speed (GFLOP/s, log scale)", ylabel="uplink (MB/s, log scale)")
 
 
 def _strip(axes: Axes, fleet: Fleet, ready: np.ndarray, looks: dict[str, tuple[str, str]]) -> None:
-    """A line a client, tiers together, who is ready most on top; coloured while it is ready."""
+    """A line a client that is ready at all, tiers together, who is ready most on top; coloured while it is ready."""
     place = {tier: n for n, tier in enumerate(looks)}
-    order = np.lexsort((-fleet.table["ready"].to_numpy(), fleet.table["device"].map(place).to_numpy()))
+    slots = np.count_nonzero(ready, axis=1)
+    order = np.lexsort((-slots, fleet.table["device"].map(place).to_numpy()))
+    order = order[slots[order] > 0]
     colours = np.array([to_rgb(looks[tier][0]) for tier in fleet.table["device"]])
     image = np.where(ready[order][..., None], colours[order][:, None], 1.0)
     axes.imshow(image, aspect="auto", interpolation="nearest", extent=(0, 48, len(order), 0))
@@ -89,4 +92,4 @@ def _strip(axes: Axes, fleet: Fleet, ready: np.ndarray, looks: dict[str, tuple[s
     axes.set_xticks(range(0, 49, 6))
     axes.set_yticks([])
     axes.set_xlabel("simulated hours")
-    axes.set_ylabel("clients, when ready")
+    axes.set_ylabel(f"{len(order)} clients, when ready")

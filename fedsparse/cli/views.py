@@ -23,7 +23,7 @@ QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 _EIGHTHS = "·▁▂▃▄▅▆▇█"
 _BINS = 40
 SLOT = 120
-"""Seconds from one look at who is ready to the next."""
+"""Seconds of a step in the picture of who is ready when."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Fleet:
 
     `table` has a row a client: `client`, `device` (its tier), a profile's numbers by name (`memory` 0: no limit), and
     `ready`, the share of the first week. `shares` are the tiers' by name. `ready` (clients, slots of `SLOT` seconds)
-    says who is ready on the first two days, None where all always are.
+    says who is ready at some moment of each `SLOT` of the first two days, None where all always are.
     """
 
     table: pd.DataFrame
@@ -152,14 +152,16 @@ def fleet(experiment: Experiment) -> Fleet:
         for i, own in enumerate(profiles)
     ]
     shares = {name: tier.share for name, tier in experiment.devices.items()}
-    mix = ", ".join(f"{tiers.count(name)} {name}" for name in shares)
+    mix = ", ".join(f"{name}: {tiers.count(name)}" for name in shares)
     heading = f"{clients} client{'s' * (clients != 1)} on {len(shares)} tier{'s' * (len(shares) != 1)} of devices"
     if all(own.availability == ALWAYS for own in profiles):
         return Fleet(pd.DataFrame(rows), shares, None, heading, (mix, "all ready at any time"))
     slots = range(0, 2 * 86400, SLOT)
-    ready = np.array([[own.availability.ready(at) for at in slots] for own in profiles])
-    there = ready.sum(0)
+    until = np.array([[own.availability.next(at) - at for at in slots] for own in profiles])
+    ready, there = until < SLOT, (until == 0).sum(0)
     told = f"ready at a time: {there.min()} to {there.max()}, {there.mean():.3g} in the mean"
+    if never := int((~ready.any(1)).sum()):
+        told += f"; not once on the first two days: {never}"
     return Fleet(pd.DataFrame(rows), shares, ready, heading, (mix, told))
 
 

@@ -23,6 +23,8 @@ PARTS = {
     "missing": "#8a8a8a",
 }
 """What a round's time is made of, in order, with colours."""
+WHO = 16
+"""Characters of a device's name beside a bar."""
 TIERS = len(HUES)
 """Tiers that are told apart; of more, all devices are one."""
 
@@ -100,6 +102,7 @@ def rounds_figure(variants: Sequence[Variant]) -> bytes | None:
     used = [name for name in PARTS if (table[name] > 0.001 * table.to_numpy().max()).any()]
     figure = blank(1.2 + 0.36 * max(len(table), 3))
     axes, left = figure.add_subplot(), np.zeros(len(table))
+    beside = axes.get_yaxis_transform()
     places = -np.arange(len(table), dtype=float)
     for name in used:
         width = table[name].to_numpy()
@@ -107,10 +110,10 @@ def rounds_figure(variants: Sequence[Variant]) -> bytes | None:
         left += width
     for place, total, part in zip(places, left, parts.values(), strict=True):
         axes.annotate(f"{short(total)}", (total, place), (5, 0), textcoords="offset points", va="center", color=INK,
-                      fontsize=9.5)  # fmt: skip
-        axes.text(1.02, place, part["who"], transform=axes.get_yaxis_transform(), va="center", fontsize=8.5,
-                  color=QUIET)  # fmt: skip
-    axes.text(1.02, 0.75, "last reply", transform=axes.get_yaxis_transform(), va="bottom", fontsize=8.5, color=INK)
+                      fontsize=9.5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+        who = f"{cut(part['who'], WHO)} {100 * part['share']:.0f} %"
+        axes.text(1.02, place, who, transform=beside, va="center", fontsize=8.5, color=QUIET)
+    axes.annotate("last reply", (1.02, 0), (0, 9), xycoords=beside, textcoords="offset points", fontsize=8.5, color=INK)
     name_rows(axes, list(parts), baseline(variants))
     axes.grid(axis="y", visible=False)
     axes.set(xlim=(0, left.max() * 1.16), xlabel=f"Simulated time of a round, mean ({unit.name})")

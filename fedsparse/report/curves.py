@@ -88,11 +88,16 @@ def timeless(variant: Variant) -> bool:
 
 
 def task_times(variant: Variant) -> pd.DataFrame:
-    """`device` and `sim_seconds` of every client and round of training, of all seeds together."""
+    """`device` and `sim_seconds` of every client and round of training, of all seeds together.
+
+    A client whose reply was lost is left out of that round: what it did is not known.
+    """
     found = []
     for run in variant.runs:
         own = run.clients[run.clients["sim_seconds"].notna() & (run.clients["phase"] != EVALUATE)]
-        found.append(own.groupby(["round", "client", "device"], as_index=False)["sim_seconds"].sum())
+        work = own.assign(lost=own["status"] == "lost").groupby(["round", "client", "device"], as_index=False)
+        rows = work.agg({"sim_seconds": "sum", "lost": "any"})
+        found.append(rows[~rows["lost"]])
     return pd.concat([*found, pd.DataFrame(columns=["device", "sim_seconds"])])[["device", "sim_seconds"]]
 
 
@@ -108,7 +113,7 @@ def mix(variant: Variant) -> pd.DataFrame:
 
 
 def round_time(variant: Variant) -> pd.Series | None:
-    """Mean simulated seconds of a round by `retime.PARTS`, and as `who` the device of most last replies.
+    """Mean simulated seconds of a round by `retime.PARTS`, the device `who` replied last most often, and its `share`.
 
     None without a clock, or where its devices are not known.
     """
@@ -124,7 +129,7 @@ def round_time(variant: Variant) -> pd.Series | None:
     shares = rounds["who"].value_counts(normalize=True)
     if shares.empty:
         return None
-    return pd.concat([rounds[PARTS].mean(), pd.Series({"who": f"{shares.index[0]} {100 * shares.iloc[0]:.0f} %"})])
+    return pd.concat([rounds[PARTS].mean(), pd.Series({"who": shares.index[0], "share": shares.iloc[0]})])
 
 
 def _last(table: pd.DataFrame) -> pd.DataFrame:

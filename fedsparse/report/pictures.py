@@ -141,7 +141,7 @@ def _clock(shown: list[Variant]) -> Drawn:
         "devices_time",
         clocks.times_figure(clocked),
         "Simulated time of a client's work in a round, all rounds and seeds: line from the 5th to the 95th percentile, "
-        "bar over the middle half, tick at the median.",
+        "bar over the middle half, tick at the median. Without those whose reply was lost.",
         False,
     )
 

@@ -30,7 +30,9 @@ def words(sections: Sequence[Section]) -> str:
     if any(section.clocked for section in sections):
         lines["Simulated time"] = (
             "What the run would take on the devices of its config: for each client's task download, arithmetic and "
-            "upload, of the bytes and operations that were booked; a round lasts until its last reply counts."
+            "upload, of the bytes and operations that were booked. A round lasts until the last reply is there, or the "
+            "first so many where more clients were asked than needed, or until the deadline where a reply is late or "
+            "lost."
         )
         lines["Time to target"] = "As MB to target, in simulated time."
     if any(section.budget for section in sections):
