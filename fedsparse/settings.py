@@ -143,9 +143,9 @@ def _with_places(table: Mapping[str, Any], *folders: Path) -> Table:
 
 
 def _placed(path: str, *folders: Path) -> str:
-    """A path, absolute in the first of `folders` that has it or where we are; where nothing has it, in the first."""
-    places = [folder / Path(path).expanduser() for folder in (*folders, Path())]
-    return str(next((place for place in places if place.exists()), places[0]).absolute())
+    """A path, absolute in the first of `folders` that has it or where we are; as it is where nothing has it."""
+    found = [place for folder in (*folders, Path()) if (place := folder / Path(path).expanduser()).exists()]
+    return str(found[0].absolute()) if found else path
 
 
 def contents(table: Table) -> Table:

@@ -243,7 +243,8 @@ def test_a_bad_csv_of_devices(tmp_path, text, told):
     assert str(file) in str(error.value) and told in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_file_that_is_not_there_is_named_whole(tmp_path):
+def test_a_file_that_is_not_there_is_named_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     config = tmp_path / "config.toml"
     for key in ("csv", "trace"):
         config.write_text(f'dataset = "digits"\nmodel = "mlp"\n[devices.a]\n{key} = "none.csv"\n')
