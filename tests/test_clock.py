@@ -178,6 +178,17 @@ def test_a_wrong_key_of_the_clock_is_refused(key: str, value: float) -> None:
         small(clock={key: value})
 
 
+def test_a_client_that_fails_is_not_excused_by_one_that_drops_out(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text(
+        "from fedsparse.strategies.fedavg import FedAvg\n"
+        "class Broken(FedAvg):\n    '''Fails.'''\n"
+        "    def train(self, received, client):\n        raise ValueError('broken on purpose')\n"
+    )
+    with pytest.raises(RunError, match="broken on purpose"):
+        ran(tmp_path / "run", strategy=f"{broken}:Broken", devices={"a": {"dropout": 0.5}})
+
+
 def test_more_clients_than_there_are_cannot_be_waited_for() -> None:
     with pytest.raises(InputError, match=r"clock\.minimum must be at most 4"):
         built(clock={"minimum": 5})

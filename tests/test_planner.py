@@ -51,6 +51,13 @@ def test_counting_changes_nothing() -> None:
     assert torch.equal(state, torch.get_rng_state()) and all(p.grad is None for p in net.parameters())
 
 
+def test_no_samples_cost_nothing() -> None:
+    net = model("cnn")
+    assert (
+        Counter(net).forward(torch.empty(0, 1, 28, 28)).dense == Counter(net).step(torch.empty(0, 1, 28, 28)).dense == 0
+    )
+
+
 def test_zeros_of_a_layer_save_its_share() -> None:
     net, x = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 24)), torch.randn(2, 8)
     with torch.no_grad():

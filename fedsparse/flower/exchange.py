@@ -94,8 +94,9 @@ class Exchange(Outgoing):
 
     @property
     def excused(self) -> bool:
-        """Whether a reply is missing because of a device, by its profile: then nobody has made a mistake."""
-        return bool(self.end.late) or any(each.dropped for sent in self.sent.values() for each in sent)
+        """Whether replies are missing because of devices, by their profiles, and nobody has made a mistake."""
+        dropped = any(each.dropped for sent in self.sent.values() for each in sent)
+        return not self.why and (dropped or bool(self.end.late))
 
     def _collect(self, replies: Iterable[Message], grid: Grid | None) -> None:
         client_of = getattr(grid, "client_of", wire.client_of)
